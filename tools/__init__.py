@@ -1,0 +1,1 @@
+"""Development only: set-up, the Pulumi engine from its Go modules, the demo's training, benchmarks."""

@@ -1,0 +1,1 @@
+"""Makes the demo model in `demo/`: `python -m tools.demo.train --out demo`."""
