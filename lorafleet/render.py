@@ -1,0 +1,95 @@
+"""A plan as text for people: what is served, from where, and by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lorafleet.disk import mib
+from lorafleet.errors import listed
+from lorafleet.origin import shown_path
+from lorafleet.sources import Source
+
+if TYPE_CHECKING:
+    from lorafleet.plan import Plan, PlannedTarget
+
+
+def render(plan: Plan) -> str:
+    """Several short blocks, each with a heading. Paths inside the project are shown from its root."""
+    base = plan.base
+    blocks = [
+        f"Fleet {plan.environment}: {base.name} with {listed((a.name for a in plan.adapters), 'and')}, "
+        f"at {plan.router.endpoint}",
+        "Base model\n"
+        + _table(
+            [
+                ("name", base.name),
+                ("source", _source(base.source, plan)),
+                ("pinned by", base.revision or base.digest or ""),
+                ("architecture", base.architecture),
+                ("license", base.license),
+                ("size", _size(base.size_bytes)),
+            ]
+        ),
+        "Adapters\n"
+        + _table(
+            [("name", "rank", "size", "served as", "source")]
+            + [
+                (a.name, str(a.rank), _size(a.size_bytes), a.served_name, _source(a.source, plan))
+                for a in plan.adapters
+            ]
+        ),
+        "\n".join(["Targets", *(_target(target) for target in plan.targets)]),
+        "Router\n"
+        + _table(
+            [
+                ("endpoint", plan.router.endpoint),
+                ("metrics", f"http://{plan.router.host}:{plan.router.metrics_port}/metrics"),
+                ("models", ", ".join(plan.router.models)),
+                ("limits", _limits(plan)),
+            ]
+        ),
+    ]
+    if plan.image:
+        blocks.append(f"Image\n  {plan.image}")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _target(target: PlannedTarget) -> str:
+    engine = target.engine
+    ports = "".join(f", {key} {port}" for key, port in target.spec.ports().items())
+    return "\n".join(
+        [
+            f"  {target.name} ({target.kind}{ports})",
+            f"    serves   {', '.join(target.models)}",
+            f"    engine   device {engine.device}, dtype {engine.dtype}, up to {engine.max_model_len} tokens "
+            f"a request, KV cache {engine.kv_cache_mib} MiB",
+            f"    adapters {target.max_loras} slots for {len(target.models) - 1} adapters, rank up to "
+            f"{engine.max_lora_rank}",
+            f"    load     {target.spec.max_in_flight} requests at once, {target.spec.max_queue} may wait",
+            f"    disk     {_size(target.disk_bytes)}",
+        ]
+    )
+
+
+def _limits(plan: Plan) -> str:
+    limits = plan.router.limits
+    return (
+        f"{limits.max_body_kib} KiB a request, {limits.max_tokens} tokens an answer, "
+        f"{limits.queue_timeout_s} s in the queue, {limits.response_timeout_s} s without a word from a target"
+    )
+
+
+def _source(source: str, plan: Plan) -> str:
+    parsed = Source.parse(source)
+    return f"file://{shown_path(parsed.folder(plan.root), plan.root)}" if parsed.scheme == "file" else source
+
+
+def _size(size_bytes: int | None) -> str:
+    return "unknown until it is fetched" if size_bytes is None else mib(size_bytes)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(f"  {line.rstrip()}" for line in lines)

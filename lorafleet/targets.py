@@ -1,0 +1,86 @@
+"""What every target declares, and how the platforms' own declarations are found.
+
+A platform is a folder `providers/<kind>/` with a `spec.py` in it, whose `SPEC` is a subclass of `TargetSpec`.
+Nothing lists the platforms: a new folder is a new `kind`. A `spec.py` may import pydantic and lorafleet,
+nothing slower.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from lorafleet.engine import EngineSettings
+from lorafleet.errors import Problem
+from lorafleet.stackfile import FieldPath
+from lorafleet.values import Model, Whole
+
+PACKAGE = "providers"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a target's check of this machine may know.
+
+    `content_bytes` is the size of the model and the adapters together, or None while a part of it lies
+    elsewhere.
+    """
+
+    root: Path
+    environment: str
+    target: str
+    content_bytes: int | None
+
+
+class TargetSpec(Model):
+    """Base of the declarations in `providers/<kind>/spec.py`.
+
+    Fields:
+        kind: name of the platform's folder; a subclass narrows it to its own.
+        engine: how vLLM is started there.
+        max_in_flight: requests that the router lets in at the same time.
+        max_queue: requests that may wait in the router for this target; more are answered 503 with
+            Retry-After.
+    """
+
+    kind: str
+    engine: EngineSettings = EngineSettings()
+    max_in_flight: Annotated[int, Whole(1, 1024, "requests")] = 32
+    max_queue: Annotated[int, Whole(0, 10_000, "requests")] = 64
+
+    def ports(self) -> Mapping[str, int]:
+        """The TCP ports that this target takes on this machine, by their key in the declaration."""
+        return {}
+
+    def problems(self, site: Site) -> Iterable[tuple[FieldPath, Problem]]:
+        """What would keep this target from starting and can be seen on this machine now, each with its field.
+
+        Only looks; a platform is asked nothing here.
+        """
+        return ()
+
+
+def kinds() -> tuple[str, ...]:
+    """The platforms there are, sorted: every folder of `providers` that has a `spec.py`."""
+    package = importlib.import_module(PACKAGE)
+    found = {spec.parent.name for folder in package.__path__ for spec in Path(folder).glob("*/spec.py")}
+    return tuple(sorted(name for name in found if name.isidentifier()))
+
+
+def spec_of(kind: str) -> type[TargetSpec]:
+    """The declaration of a platform.
+
+    Raises:
+        KeyError: there is no such platform.
+        TypeError: its `spec.py` breaks the rule above; the message says how.
+    """
+    if kind not in kinds():
+        raise KeyError(kind)
+    module = importlib.import_module(f"{PACKAGE}.{kind}.spec")
+    spec = getattr(module, "SPEC", None)
+    if not (isinstance(spec, type) and issubclass(spec, TargetSpec)):
+        raise TypeError(f"{PACKAGE}/{kind}/spec.py must set SPEC to its subclass of lorafleet.targets.TargetSpec")
+    return spec

@@ -1,0 +1,1 @@
+"""Keys: what clients present to the router and the router to its targets."""

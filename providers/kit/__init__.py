@@ -1,0 +1,26 @@
+"""The provider kit: what every platform's resources are built from.
+
+Importing it loads neither gRPC nor Pulumi: a component's spec and a resource's models stay cheap to import.
+"""
+
+from .errors import Problem, ResourceError
+from .fields import AutoName, Expected, Inputs, Model, Normalised, Outputs, Replaced, Secret
+from .resource import Context, Leftover, Reading, Resource, wait_until
+
+__all__ = [
+    "AutoName",
+    "Context",
+    "Expected",
+    "Inputs",
+    "Leftover",
+    "Model",
+    "Normalised",
+    "Outputs",
+    "Problem",
+    "Reading",
+    "Replaced",
+    "Resource",
+    "ResourceError",
+    "Secret",
+    "wait_until",
+]

@@ -1,0 +1,35 @@
+"""What a running target yields, as the router needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import pulumi
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible server behind the router.
+
+    name, kind: the target's; url: base URL without `/v1`; key: what it asks for as Bearer token.
+    models: public names it serves, base first; served: {adapter: immutable served name}.
+    max_in_flight, max_queue: requests at once, and waiting in the router for it.
+    """
+
+    name: str
+    kind: str
+    url: pulumi.Output[str]
+    key: pulumi.Output[str]
+    models: tuple[str, ...]
+    served: pulumi.Output[dict[str, str]]
+    max_in_flight: int
+    max_queue: int
+    health_path: str = "/ready"
+
+
+class Target(Protocol):
+    """A component of a stack that yields an endpoint."""
+
+    endpoint: Endpoint

@@ -1,0 +1,148 @@
+"""A provider resource: two pydantic models and a few methods; everything else is the kit's.
+
+    class Endpoint(kit.Resource[Endpoint.Inputs, Endpoint.Outputs]) ...
+
+Only `create`, `read` and `delete` must be written. What a method may rely on:
+- its inputs are valid, complete and plain (secrets included); nothing is unknown;
+- `create` is called only after `find` showed that no killed run left something to take over;
+- an exception ends in one clear message; what `ctx.exists` recorded before it stays in the state;
+- it is cancelled when its time is up or the engine asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
+
+from .errors import Problem
+from .fields import Inputs, Outputs
+
+I = TypeVar("I", bound=Inputs)  # noqa: E741
+O = TypeVar("O", bound=Outputs)  # noqa: E741
+
+
+@dataclass(frozen=True)
+class Reading(Generic[I, O]):
+    """The truth about a resource.
+
+    inputs: what the platform has now, in the form of inputs (for drift and import).
+    unhealthy: why it does not work, one sentence each; the next `pulumi up` calls `update` to mend it.
+    """
+
+    inputs: I
+    outputs: O
+    unhealthy: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something on the platform that carries this resource's mark.
+
+    newest: sorts leftovers; the last one is taken over, the others are deleted.
+    """
+
+    id: str
+    newest: float = 0.0
+
+
+@dataclass
+class Context:
+    """One call. `name` may change under an alias; the `urn` is what a mark on the platform names."""
+
+    urn: str
+    name: str
+    say: Callable[[str, bool], Awaitable[None]] | None = None
+    waiting_for: str = ""
+    made: tuple[str, Outputs] | None = field(default=None)
+
+    async def status(self, message: str) -> None:
+        """Shows what is being waited for; the line is replaced by the next one."""
+        if message == self.waiting_for:
+            return
+        self.waiting_for = message
+        if self.say is not None:
+            await self.say(message, True)
+
+    async def info(self, message: str) -> None:
+        """A line that stays in the output of `pulumi up`."""
+        if self.say is not None:
+            await self.say(message, False)
+
+    def exists(self, resource_id: str, outputs: Outputs) -> None:
+        """From here on something exists: whatever fails now, the state keeps this id and these outputs."""
+        self.made = (resource_id, outputs)
+
+
+class Resource(ABC, Generic[I, O]):
+    """Base of all provider resources. One instance serves all resources of its type; it holds no state."""
+
+    refresh_before_update: ClassVar[bool] = False
+    """Ask the platform before each preview and update, so that they see what died meanwhile. For cheap reads."""
+    delete_before_replace: ClassVar[bool] = False
+    """The old one must go before the new one can be made (it holds a port, a name)."""
+
+    @classmethod
+    def inputs_model(cls) -> type[I]:
+        return cast(type[I], cls._model(0))
+
+    @classmethod
+    def outputs_model(cls) -> type[O]:
+        return cast(type[O], cls._model(1))
+
+    @classmethod
+    def _model(cls, index: int) -> Any:
+        for base in getattr(cls, "__orig_bases__", ()):
+            origin = get_origin(base)
+            if isinstance(origin, type) and issubclass(origin, Resource):
+                return get_args(base)[index]
+        raise TypeError(f"{cls.__name__} must derive from kit.Resource[ItsInputs, ItsOutputs]")
+
+    def time_limit_s(self, inputs: I | None) -> float:
+        """Time limit of a create, update or delete in seconds, unless the program sets `custom_timeouts`."""
+        return 600.0
+
+    async def problems(self, ctx: Context, inputs: I, old: I | None) -> Sequence[Problem]:
+        """Faults that only this machine or the platform can tell (a port taken, a quota). Must not change anything.
+
+        Called at preview and before create and update, once all inputs are known and valid.
+        """
+        return ()
+
+    async def find(self, ctx: Context, inputs: I) -> Sequence[Leftover]:
+        """What carries the mark of `ctx.urn` on the platform. The kit leaves alone what the state owns."""
+        return ()
+
+    def preview(self) -> Mapping[str, Callable[[I], Any]]:
+        """Outputs (Python names) that follow from the inputs, each with how: known before anything is made."""
+        return {}
+
+    @abstractmethod
+    async def create(self, ctx: Context, inputs: I) -> tuple[str, O]:
+        """Makes it and returns its id and outputs. Calls `ctx.exists` as soon as something exists."""
+
+    @abstractmethod
+    async def read(self, ctx: Context, resource_id: str, inputs: I | None, outputs: O | None) -> Reading[I, O] | None:
+        """The truth, or None if it is gone. `inputs` and `outputs` are the state's, None at import."""
+
+    async def update(self, ctx: Context, resource_id: str, old: I | None, inputs: I) -> O:
+        """Changes it in place; also mends what `read` called unhealthy. `old` is None for a leftover taken over.
+
+        A resource whose inputs all need a replacement has none.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    async def delete(self, ctx: Context, resource_id: str, inputs: I | None) -> None:
+        """Removes it; no error if it is gone already."""
+
+
+async def wait_until(
+    ctx: Context, done: Callable[[], Awaitable[bool]], *, message: Callable[[], str], every_s: float = 0.2
+) -> None:
+    """Polls `done` until it is true, and says what is being waited for. The caller's time limit ends it."""
+    while not await done():
+        await ctx.status(message())
+        await asyncio.sleep(every_s)

@@ -1,0 +1,100 @@
+"""Contract cases of the processes on this machine: a stand-in for vLLM, the real HAProxy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from providers.kit.testing import Case, Place
+from providers.kit.values import Sealed
+
+from . import process
+from .resources import ModelServer, RouterProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_STAND_IN = Path(__file__).resolve().parents[2] / "tests" / "support" / "stand_in_server.py"
+
+
+def cases() -> list[Case]:
+    return [
+        Case(ModelServer, _server, _server_changes, _kill, _with_python),
+        Case(RouterProcess, _router, _router_changes, _kill),
+    ]
+
+
+@contextmanager
+def _with_python(place: Place) -> Iterator[None]:
+    shutil.copy(_STAND_IN, place.folder / "python")
+    yield
+
+
+def _server(place: Place) -> dict[str, Any]:
+    return {
+        "stateDir": str(place.folder / "state"),
+        "port": place.port("api"),
+        "python": str(place.folder / "python"),
+        "manifest": {
+            "baseModel": {"name": "base", "source": "file:///nowhere", "digest": f"sha256:{'0' * 64}"},
+            "adapters": [{"name": "a", "source": "file:///a", "digest": f"sha256:{'1' * 64}", "rank": 8}],
+        },
+        "engine": {"maxModelLen": 512},
+        "apiKeySha256": [Sealed("5e" * 32)],
+    }
+
+
+def _server_changes(place: Place) -> dict[str, Any]:
+    manifest = _server(place)["manifest"]
+    return {
+        "port": place.port("another"),
+        "engine": {"maxModelLen": 256},
+        "manifest": {**manifest, "adapters": []},
+        "apiKeySha256": [Sealed("6f" * 32)],
+        "stateDir": str(place.folder / "elsewhere"),
+        "drainTimeoutS": 3,
+    }
+
+
+def _router(place: Place) -> dict[str, Any]:
+    return {
+        "stateDir": str(place.folder / "state"),
+        "port": place.port("api"),
+        "metricsPort": place.port("metrics"),
+        "clientKeysSha256": [Sealed("5e" * 32)],
+        "baseModel": "base",
+        "models": [{"name": "base"}, {"name": "a", "digest": f"sha256:{'1' * 64}"}],
+        "targets": [_target("server")],
+    }
+
+
+def _target(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": "local",
+        "url": "http://127.0.0.1:9",
+        "models": ["base", "a"],
+        "healthPath": "/ready",
+        "maxInFlight": 4,
+        "maxQueue": 4,
+        "key": Sealed("target-key-0123456789"),
+    }
+
+
+def _router_changes(place: Place) -> dict[str, Any]:
+    return {
+        "port": place.port("another"),
+        "targets": [_target("server"), {**_target("burst"), "key": Sealed("another-key-0123456789")}],
+        "clientKeysSha256": [Sealed("5e" * 32), Sealed("6f" * 32)],
+    }
+
+
+def _kill(place: Place, run: str) -> None:
+    for member in process.members(Path(run)):
+        os.kill(member.identity.pid, signal.SIGKILL)
+    while process.members(Path(run)):
+        pass

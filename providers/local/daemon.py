@@ -1,0 +1,228 @@
+"""A supervised process of a resource: its run folder, its start, its end, its state.
+
+    STATE_DIR/run/NAME/        the run folder; its path is the resource's id
+        owner.json             which resource it belongs to
+        config.json            what the process reads (the launch or router file)
+        state.json             what the process says about itself
+    STATE_DIR/logs/NAME.log    kept when the resource goes
+
+Any step may be the last one of a killed run. So nothing is remembered elsewhere: a process carries its run folder
+and the digest of its configuration in its environment, and every call looks at what there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from providers import kit
+
+from . import process
+
+# What a server may need of the caller's environment. Everything else stays out, most of all Pulumi's passphrase.
+_PASSED_ON = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "HF_HOME",
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "STORAGE_EMULATOR_HOST",
+    "SSL_CERT_FILE",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "XDG_CACHE_HOME",
+]
+_LOG_LINES = 15
+
+
+def canonical(document: Mapping[str, Any]) -> bytes:
+    """A configuration as it is written: the same content, the same bytes."""
+    return (json.dumps(document, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
+
+
+def launch_digest(command: Sequence[str], content: bytes) -> str:
+    """What a process was started with."""
+    return hashlib.sha256("\0".join(command).encode() + b"\0" + content).hexdigest()
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replaces a file in one step; only the owner may read it (it may hold digests of keys, or keys)."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(temporary).replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; {} if the file is missing or not one."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """One run folder and its process."""
+
+    run: Path
+
+    @classmethod
+    def at(cls, state_dir: str, name: str) -> Daemon:
+        return cls(Path(state_dir) / "run" / name)
+
+    @property
+    def config_file(self) -> Path:
+        return self.run / "config.json"
+
+    @property
+    def state_file(self) -> Path:
+        return self.run / "state.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.run.parent.parent / "logs" / f"{self.run.name}.log"
+
+    # -- what there is --------------------------------------------------------------------------------------
+
+    def owner(self) -> str:
+        """URN of the resource that the folder and its processes belong to; "" if that is not known."""
+        written = str(read_json(self.run / "owner.json").get("urn", ""))
+        return written or next((member.urn for member in process.members(self.run)), "")
+
+    def leader(self) -> process.Member | None:
+        """The supervised process itself, if it runs."""
+        return next((member for member in process.members(self.run) if member.leads), None)
+
+    def config(self) -> dict[str, Any]:
+        return read_json(self.config_file)
+
+    def command(self) -> list[str]:
+        """The command of the last start; [] if there was none."""
+        command = read_json(self.run / "owner.json").get("command")
+        return [str(part) for part in command] if isinstance(command, list) else []
+
+    def state(self) -> dict[str, Any]:
+        """What the process says of itself; {} if another one wrote it (its predecessor) or none did yet."""
+        leader, state = self.leader(), read_json(self.state_file)
+        return state if leader is not None and state.get("pid") == leader.identity.pid else {}
+
+    def log_tail(self) -> str:
+        try:
+            with self.log_file.open("rb") as file:
+                file.seek(max(0, self.log_file.stat().st_size - 16384))
+                text = file.read().decode(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(f"    {line}" for line in text.splitlines()[-_LOG_LINES:])
+
+    # -- changing it ----------------------------------------------------------------------------------------
+
+    def claim(self, urn: str, command: Sequence[str]) -> None:
+        """Makes the folder and says whose it is, before anything else exists."""
+        self.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.log_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(self.run / "owner.json", canonical({"urn": urn, "command": list(command)}))
+
+    def start(self, command: Sequence[str], content: bytes, *, path: Path) -> None:
+        """Writes the configuration and starts the process in a session of its own, so that it outlives the plugin.
+
+        path: the folder that the process imports its code from.
+        """
+        self.state_file.unlink(missing_ok=True)
+        write_private(self.config_file, content)
+        environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
+        environment |= {
+            process.RUN_VARIABLE: str(self.run),
+            process.URN_VARIABLE: self.owner(),
+            process.LAUNCH_VARIABLE: launch_digest(command, content),
+            "PYTHONPATH": str(path),
+            "PYTHONUNBUFFERED": "1",
+        }
+        with self.log_file.open("ab") as log:
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.run,
+                env=environment,
+                start_new_session=True,
+                close_fds=True,
+            )
+
+    async def stop(self, ctx: kit.Context, *, drain_s: float) -> None:
+        """Ends the process and its children: it may finish its requests for `drain_s`, then it is killed."""
+        for waiting_for in process.end(self.run, patience_s=drain_s + 10):
+            await ctx.status(f"waiting for {waiting_for}")
+            await asyncio.sleep(0.1)
+
+    async def remove(self, ctx: kit.Context, *, drain_s: float) -> None:
+        """Ends the process and removes its folder; the log stays."""
+        await self.stop(ctx, drain_s=drain_s)
+        shutil.rmtree(self.run, ignore_errors=True)
+        if not any(self.run.parent.glob("*")):
+            shutil.rmtree(self.run.parent, ignore_errors=True)
+
+    async def wait_ready(self, ctx: kit.Context, what: str) -> None:
+        """Waits until the process says it is ready.
+
+        Raises kit.ResourceError when it says it failed, or is gone; with the end of its log.
+        """
+        misses = 0
+        while True:
+            leader, state = self.leader(), self.state()
+            if state.get("phase") == "ready":
+                return
+            if state.get("phase") == "failed":
+                error = state.get("error") or {}
+                raise self._error(str(error.get("what", f"{what} failed")), str(error.get("next", "read the log")))
+            # A process that was just started may not have exec'ed yet; ask three times.
+            misses = misses + 1 if leader is None else 0
+            if misses >= 3:
+                raise self._error(f"{what} ended before it was ready", "read the log; then run `pulumi up` again")
+            detail = state.get("detail") or state.get("phase") or "starting"
+            await ctx.status(f"{what}: {detail}")
+            await asyncio.sleep(0.2)
+
+    def _error(self, what: str, next_action: str) -> kit.ResourceError:
+        tail = self.log_tail()
+        text = f"{what}\n  end of its log:\n{tail}" if tail else what
+        return kit.ResourceError(text, next_action=next_action, log=str(self.log_file))
+
+
+def leftovers(state_dir: str, urn: str) -> list[kit.Leftover]:
+    """Run folders and processes below `state_dir` that belong to `urn`."""
+    root = Path(state_dir) / "run"
+    # A folder can be lost while its process lives, and a folder can be there before any process is.
+    folders = {path.parent for path in root.glob("*/owner.json")} | process.run_folders(root)
+    return [
+        kit.Leftover(str(folder), folder.stat().st_mtime if folder.exists() else 0.0)
+        for folder in folders
+        if Daemon(folder).owner() == urn
+    ]

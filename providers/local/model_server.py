@@ -1,0 +1,130 @@
+"""`lorafleet:local:ModelServer`: vLLM with its launcher, as a process on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lorafleet.engine import EngineSettings
+from providers import kit
+
+from .daemon import Daemon
+from .supervised import ProcessInputs, ProcessOutputs, Supervised
+
+
+class ManifestBase(kit.Model):
+    """The base model: served name, source URI, and what pins its content."""
+
+    name: str
+    source: str
+    revision: str | None = None
+    digest: str | None = None
+
+
+class ManifestAdapter(kit.Model):
+    """An adapter: public name, source URI, content digest, LoRA rank."""
+
+    name: str
+    source: str
+    digest: str
+    rank: int
+
+
+class Manifest(kit.Model):
+    """What is to be served (docs/architecture.md, Manifest)."""
+
+    version: int = 1
+    base_model: ManifestBase
+    adapters: list[ManifestAdapter]
+
+
+class ServerInputs(ProcessInputs):
+    """python: interpreter of the serving environment. Times are in seconds."""
+
+    python: str
+    manifest: Manifest
+    engine: EngineSettings
+    api_key_sha256: list[kit.Secret[str]]
+    start_timeout_s: int = 900
+    drain_timeout_s: int = 30
+
+
+class ServerOutputs(ProcessOutputs):
+    """url: base URL without `/v1`; served: {adapter: immutable served name}."""
+
+    url: str
+    served: dict[str, str]
+
+
+class ModelServer(Supervised[ServerInputs, ServerOutputs]):
+    """A vLLM server on this machine that serves the base model and its adapters.
+
+    It outlives the plugin. Its log stays when it goes.
+    """
+
+    what = "the model server"
+
+    def time_limit_s(self, inputs: ServerInputs | None) -> float:
+        return 120.0 + (inputs.start_timeout_s + inputs.drain_timeout_s if inputs else 900)
+
+    async def problems(self, ctx: kit.Context, inputs: ServerInputs, old: ServerInputs | None) -> Sequence[kit.Problem]:
+        found = list(await super().problems(ctx, inputs, old))
+        if not Path(inputs.python).is_file():
+            found.append(
+                kit.Problem(
+                    ("python",),
+                    f"there is no interpreter at {inputs.python}",
+                    "the Python of the serving environment",
+                    "run `make setup`, which makes it",
+                )
+            )
+        return found
+
+    def preview(self) -> Mapping[str, Callable[[ServerInputs], Any]]:
+        return {"url": _url, "served": _served, "status": lambda _: "ready"}
+
+    def command(self, daemon: Daemon, inputs: ServerInputs) -> Sequence[str]:
+        return [inputs.python, "-m", "handlers.serving", "--config", str(daemon.config_file)]
+
+    def document(self, daemon: Daemon, inputs: ServerInputs) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "manifest": inputs.manifest.model_dump(mode="json", by_alias=True),
+            "store": str(daemon.run / "store"),
+            "host": inputs.host,
+            "port": inputs.port,
+            "apiKeySha256": list(inputs.api_key_sha256),
+            "stateFile": str(daemon.state_file),
+            "engine": inputs.engine.launch(),
+            "startTimeoutS": inputs.start_timeout_s,
+            "drainTimeoutS": inputs.drain_timeout_s,
+        }
+
+    def inputs_from(self, daemon: Daemon, document: dict[str, Any]) -> dict[str, Any]:
+        same = ("manifest", "host", "port", "apiKeySha256", "startTimeoutS", "drainTimeoutS")
+        engine = {key: value for key, value in document["engine"].items() if key != "extraArgs"}
+        return {
+            **{key: document[key] for key in same},
+            "engine": engine,
+            "python": next(iter(daemon.command()), ""),
+        }
+
+    def outputs(self, daemon: Daemon, inputs: ServerInputs, pid: int | None, status: str) -> ServerOutputs:
+        state = daemon.state()
+        served = {entry["name"]: entry["servedName"] for entry in state.get("adapters", [])}
+        return ServerOutputs(pid=pid, status=status, log_file=str(daemon.log_file), url=_url(inputs), served=served)
+
+    def drain_s(self, document: dict[str, Any]) -> float:
+        return float(document.get("drainTimeoutS", 30))
+
+
+def _url(inputs: ServerInputs) -> str:
+    return f"http://{inputs.host}:{inputs.port}"
+
+
+def _served(inputs: ServerInputs) -> dict[str, str]:
+    return {
+        adapter.name: f"{adapter.name}@{adapter.digest.replace(':', '-')[: len('sha256-') + 16]}"
+        for adapter in inputs.manifest.adapters
+    }

@@ -1,0 +1,170 @@
+"""`lorafleet:local:RouterProcess`: HAProxy with its supervisor, as a process on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lorafleet.declaration import RouterLimits
+from providers import kit
+
+from .daemon import Daemon, canonical, read_json, write_private
+from .supervised import ProcessInputs, ProcessOutputs, Supervised, own_python
+
+
+class RoutedModel(kit.Model):
+    """A model that clients may ask for; `digest` is the adapter's, absent for the base."""
+
+    name: str
+    digest: str | None = None
+
+
+class RoutedTarget(kit.Model):
+    """An endpoint that requests are sent to. `key`: what it asks for as Bearer token."""
+
+    name: str
+    kind: str
+    url: str
+    models: list[str]
+    health_path: str = "/ready"
+    max_in_flight: int
+    max_queue: int
+    key: kit.Secret[str] | None = None
+
+
+class RouterInputs(ProcessInputs):
+    """metrics_port: Prometheus metrics, same host. client_keys_sha256: digests of the keys clients may present."""
+
+    metrics_port: int
+    client_keys_sha256: list[kit.Secret[str]]
+    base_model: str
+    models: list[RoutedModel]
+    targets: list[RoutedTarget]
+    limits: RouterLimits = RouterLimits()
+    start_timeout_s: int = 60
+    drain_timeout_s: int = 30
+
+
+class RouterOutputs(ProcessOutputs):
+    """endpoint: base URL for OpenAI clients, ending in `/v1`; metrics_url: what Prometheus scrapes."""
+
+    endpoint: str
+    metrics_url: str
+
+
+class RouterProcess(Supervised[RouterInputs, RouterOutputs]):
+    """The router on this machine: one OpenAI-compatible address in front of all targets.
+
+    A changed configuration is taken over without losing a request.
+    """
+
+    what = "the router"
+
+    def time_limit_s(self, inputs: RouterInputs | None) -> float:
+        return 60.0 + (inputs.start_timeout_s + inputs.drain_timeout_s if inputs else 90)
+
+    def listens(self, inputs: RouterInputs) -> dict[str, int]:
+        return {"port": inputs.port, "metricsPort": inputs.metrics_port}
+
+    def preview(self) -> Mapping[str, Callable[[RouterInputs], Any]]:
+        return {"endpoint": _endpoint, "metrics_url": _metrics, "status": lambda _: "ready"}
+
+    def command(self, daemon: Daemon, inputs: RouterInputs) -> Sequence[str]:
+        return [own_python(), "-m", "handlers.router", "--config", str(daemon.config_file)]
+
+    def document(self, daemon: Daemon, inputs: RouterInputs) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "listen": {"host": inputs.host, "port": inputs.port},
+            "metrics": {"host": inputs.host, "port": inputs.metrics_port},
+            "clientKeysSha256": list(inputs.client_keys_sha256),
+            "baseModel": inputs.base_model,
+            "models": [model.model_dump(mode="json", by_alias=True) for model in inputs.models],
+            "targets": [target.model_dump(mode="json", by_alias=True, exclude={"key"}) for target in inputs.targets],
+            "keysFile": str(daemon.run / _keys_name(inputs)),
+            "limits": inputs.limits.model_dump(mode="json", by_alias=True),
+            "runDir": str(daemon.run / "haproxy"),
+            "stateFile": str(daemon.state_file),
+        }
+
+    def inputs_from(self, daemon: Daemon, document: dict[str, Any]) -> dict[str, Any]:
+        keys = read_json(daemon.run / str(document["keysFile"]).rpartition("/")[2])
+        same = ("clientKeysSha256", "baseModel", "models", "limits")
+        return {
+            **{key: document[key] for key in same},
+            "host": document["listen"]["host"],
+            "port": document["listen"]["port"],
+            "metricsPort": document["metrics"]["port"],
+            "targets": [
+                {**target, **({"key": keys[target["name"]]} if target["name"] in keys else {})}
+                for target in document["targets"]
+            ],
+        }
+
+    def prepare(self, daemon: Daemon, inputs: RouterInputs) -> None:
+        write_private(daemon.run / _keys_name(inputs), canonical(_keys(inputs)))
+
+    async def reload(self, ctx: kit.Context, daemon: Daemon, inputs: RouterInputs) -> bool:
+        leader = daemon.leader()
+        if leader is None or daemon.command() != list(self.command(daemon, inputs)):
+            return False
+        content = canonical(self.document(daemon, inputs))
+        wanted = hashlib.sha256(content).hexdigest()
+        if daemon.state().get("configDigest") != wanted:
+            self.prepare(daemon, inputs)
+            write_private(daemon.config_file, content)
+            leader.identity.signal(signal.SIGHUP)
+        while (state := daemon.state()).get("configDigest") != wanted:
+            if not leader.identity.alive():
+                return False
+            if state.get("phase") == "ready" and state.get("error"):
+                error = state["error"]
+                raise kit.ResourceError(
+                    f"the router keeps its former configuration: {error.get('what')}",
+                    next_action=str(error.get("next")),
+                    log=str(daemon.log_file),
+                )
+            await ctx.status("the router to take over its new configuration")
+            await asyncio.sleep(0.1)
+        for old in set(daemon.run.glob("keys-*.json")) - {daemon.run / _keys_name(inputs)}:
+            old.unlink(missing_ok=True)
+        return not await self.answers(inputs)
+
+    async def answers(self, inputs: RouterInputs) -> str:
+        # 503 is an answer too: the router lives, and no target is up. That is for the targets to show.
+        silence = await self._http_answers(inputs, "/health")
+        return "" if silence.startswith("answers ") and " 503 " in silence else silence
+
+    def outputs(self, daemon: Daemon, inputs: RouterInputs, pid: int | None, status: str) -> RouterOutputs:
+        return RouterOutputs(
+            pid=pid,
+            status=status,
+            log_file=str(daemon.log_file),
+            endpoint=_endpoint(inputs),
+            metrics_url=_metrics(inputs),
+        )
+
+    def drain_s(self, document: dict[str, Any]) -> float:
+        return 30.0
+
+
+def _endpoint(inputs: RouterInputs) -> str:
+    return f"http://{inputs.host}:{inputs.port}/v1"
+
+
+def _metrics(inputs: RouterInputs) -> str:
+    return f"http://{inputs.host}:{inputs.metrics_port}/metrics"
+
+
+def _keys(inputs: RouterInputs) -> dict[str, str]:
+    return {target.name: target.key for target in inputs.targets if target.key is not None}
+
+
+def _keys_name(inputs: RouterInputs) -> str:
+    """Named by content, so that a changed key is a changed configuration."""
+    content = json.dumps(_keys(inputs), sort_keys=True).encode()
+    return f"keys-{hashlib.sha256(content).hexdigest()[:12]}.json"

@@ -1,0 +1,118 @@
+"""The components that a stack declares: a server, and the router in front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pulumi
+
+from lorafleet.plan import Plan
+from providers.access.resources import ApiKey
+from providers.kit.endpoint import Endpoint, Target
+from providers.kit.program import declare
+from providers.stack import target as planned_target
+
+from .resources import ModelServer, RouterProcess
+from .spec import DEFAULT_STATE_FOLDER, LocalTarget
+
+
+class Server(pulumi.ComponentResource):
+    """The target called `name` of the fleet: vLLM as a process on this machine.
+
+    endpoint: what the router needs to send requests to it.
+    """
+
+    endpoint: Endpoint
+
+    def __init__(self, name: str, fleet: Plan, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("lorafleet:local:Server", name, None, opts)
+        planned = planned_target(fleet, name, "local")
+        spec = planned.spec
+        assert isinstance(spec, LocalTarget)  # its kind is "local"
+        inside = pulumi.ResourceOptions(parent=self)
+        key = declare(ApiKey, f"{name}-key", {}, inside)
+        process = declare(
+            ModelServer,
+            name,
+            {
+                "state_dir": str(spec.state_path(fleet.root, fleet.environment)),
+                "python": str(spec.python_path(fleet.root)),
+                "host": spec.host,
+                "port": spec.port,
+                "manifest": _without_none(fleet.manifest()),
+                "engine": planned.engine.model_dump(mode="json", by_alias=True),
+                "api_key_sha256": [key.sha256],
+                "start_timeout_s": spec.start_timeout_s,
+                "drain_timeout_s": spec.drain_timeout_s,
+            },
+            inside,
+        )
+        self.endpoint = Endpoint(
+            name=name,
+            kind=planned.kind,
+            url=process.url,
+            key=key.key,
+            models=planned.models,
+            served=process.served,
+            max_in_flight=spec.max_in_flight,
+            max_queue=spec.max_queue,
+        )
+        self.register_outputs({"url": process.url, "adapters": process.served})
+
+
+class Router(pulumi.ComponentResource):
+    """The one OpenAI-compatible address, as a process on this machine.
+
+    endpoint: its base URL, ending in `/v1`; api_key: what clients present (secret).
+    """
+
+    endpoint: pulumi.Output[str]
+    api_key: pulumi.Output[str]
+
+    def __init__(
+        self, name: str, fleet: Plan, targets: Sequence[Target], opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("lorafleet:local:Router", name, None, opts)
+        inside = pulumi.ResourceOptions(parent=self)
+        own_key = pulumi.Config().get_secret("apiKey")
+        key = declare(ApiKey, f"{name}-key", {"value": own_key}, inside)
+        process = declare(
+            RouterProcess,
+            name,
+            {
+                "state_dir": str(fleet.root.absolute() / DEFAULT_STATE_FOLDER / fleet.environment),
+                "host": fleet.router.host,
+                "port": fleet.router.port,
+                "metrics_port": fleet.router.metrics_port,
+                "client_keys_sha256": [key.sha256],
+                "base_model": fleet.base.name,
+                "models": [_without_none(model) for model in fleet.router_models()],
+                "targets": [_routed(each.endpoint) for each in targets],
+                "limits": fleet.router.limits.model_dump(mode="json", by_alias=True),
+            },
+            inside,
+        )
+        self.endpoint, self.api_key = process.endpoint, key.key
+        self.register_outputs({"endpoint": self.endpoint, "metricsUrl": process.metrics_url})
+
+
+def _routed(endpoint: Endpoint) -> dict[str, object]:
+    return {
+        "name": endpoint.name,
+        "kind": endpoint.kind,
+        "url": endpoint.url,
+        "models": list(endpoint.models),
+        "healthPath": endpoint.health_path,
+        "maxInFlight": endpoint.max_in_flight,
+        "maxQueue": endpoint.max_queue,
+        "key": endpoint.key,
+    }
+
+
+def _without_none(value: object) -> object:
+    """The engine drops nulls inside of inputs at times and keeps them at others: send none."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    return value

@@ -1,0 +1,90 @@
+"""What every stack program begins and ends with: the fleet from its stack file, and the stack's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pulumi
+from pulumi.runtime import is_dry_run
+from pulumi.runtime.config import is_config_secret
+
+from lorafleet.errors import LorafleetError, nearest
+from lorafleet.load import load_fleet
+from lorafleet.plan import Plan, PlannedTarget, resolve
+from providers.kit.endpoint import Target
+
+
+def fleet() -> Plan:
+    """The resolved plan of this stack's declaration, `serving:fleet` in `stacks/Pulumi.<stack>.yaml`.
+
+    Raises pulumi.RunError, which ends the program with the message alone: every mistake with file and line.
+    """
+    config = pulumi.Config()
+    stack_file = _root() / "stacks" / f"Pulumi.{pulumi.get_stack()}.yaml"
+    if is_config_secret(config.full_key("fleet")):
+        raise pulumi.RunError(
+            f"{stack_file.name}: serving:fleet holds a secret value\n"
+            "  allowed: plain values; nothing in a declaration is secret\n"
+            "  next:    take it out; a key for clients goes to `pulumi config set --secret apiKey`"
+        )
+    declaration = config.get_object("fleet")
+    if declaration is None:
+        raise pulumi.RunError(
+            f"{stack_file.name}: the stack has no configuration serving:fleet\n"
+            "  next:    copy the block `serving:fleet:` from stacks/Pulumi.local.yaml and adapt it"
+        )
+    try:
+        found = load_fleet(declaration, environment=pulumi.get_stack(), root=_root(), stack_file=stack_file)
+        return resolve(found)
+    except LorafleetError as error:
+        raise pulumi.RunError(f"the fleet's declaration is wrong\n{error}") from None
+
+
+def target(plan: Plan, name: str, kind: str) -> PlannedTarget:
+    """The target that a component called `name` stands for.
+
+    Raises pulumi.RunError if none of that name and kind is declared.
+    """
+    declared = {each.name: each for each in plan.targets}
+    if name not in declared:
+        close = nearest(name, declared)
+        hint = f"did you mean '{close}'? " if close else ""
+        raise pulumi.RunError(
+            f"the program has a target '{name}', the stack file declares none of that name\n"
+            f"  allowed: {', '.join(declared)}\n"
+            f"  next:    {hint}declare it under serving:fleet.targets, or rename it in the program"
+        )
+    if declared[name].kind != kind:
+        raise pulumi.RunError(
+            f"the program makes target '{name}' of kind '{kind}', the stack file declares kind "
+            f"'{declared[name].kind}'\n  next:    make both the same"
+        )
+    return declared[name]
+
+
+def export(plan: Plan, *, endpoint: pulumi.Output[str], api_key: pulumi.Output[str], targets: Sequence[Target]) -> None:
+    """The outputs that every stack has: `endpoint`, `apiKey` (secret), `models`, `targets`."""
+    unused = {each.name for each in plan.targets} - {each.endpoint.name for each in targets}
+    if unused and is_dry_run():
+        pulumi.log.warn(f"declared but not used by this stack's program: {', '.join(sorted(unused))}")
+    pulumi.export("endpoint", endpoint)
+    pulumi.export("apiKey", pulumi.Output.secret(api_key))
+    pulumi.export("models", list(plan.router.models))
+    pulumi.export(
+        "targets",
+        {
+            each.endpoint.name: {
+                "kind": each.endpoint.kind,
+                "url": each.endpoint.url,
+                "adapters": each.endpoint.served,
+            }
+            for each in targets
+        },
+    )
+
+
+def _root() -> Path:
+    """The folder of Pulumi.yaml; the program runs in it or in `main:` below it."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / "Pulumi.yaml").is_file()), here)
