@@ -55,12 +55,13 @@ def check_room(folder: Path, content_bytes: int | None, *, name: str, free: Call
     if left < missing:
         raise Problem(
             f"there is not enough room on the disk of {name}",
-            found=f"{mib(left)} free",
-            allowed=f"at least {mib(missing)} free",
+            found=f"{size_text(left)} free",
+            allowed=f"at least {size_text(missing)} free",
             next_action="Free some space, or name a folder on another disk as `stateDir`.",
         )
 
 
-def mib(size: int) -> str:
-    """`12.3 MiB`."""
-    return f"{size / (1 << 20):,.1f} MiB"
+def size_text(size_bytes: int) -> str:
+    """`215.7 KiB`, `12.3 MiB` or `4.5 GiB`."""
+    unit, shift = ("KiB", 10) if size_bytes < 1 << 20 else ("MiB", 20) if size_bytes < 1 << 30 else ("GiB", 30)
+    return f"{size_bytes / (1 << shift):.1f} {unit}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lorafleet.disk import mib
+from lorafleet.disk import size_text
 from lorafleet.errors import listed
 from lorafleet.origin import shown_path
 from lorafleet.sources import Source
@@ -86,7 +86,7 @@ def _source(source: str, plan: Plan) -> str:
 
 
 def _size(size_bytes: int | None) -> str:
-    return "unknown until it is fetched" if size_bytes is None else mib(size_bytes)
+    return "unknown until it is fetched" if size_bytes is None else size_text(size_bytes)
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:

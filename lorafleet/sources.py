@@ -50,7 +50,7 @@ class Source:
             _check_hub(address)
         elif known == "gs":
             _check_bucket(address)
-        elif not address.strip() or address.startswith("~") or re.search(r"[\x00-\x1f\x7f]", address):
+        elif not address.strip() or address.startswith("~") or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", address):
             raise _problem(
                 "the path is empty, starts with ~ or has a control character in it",
                 "Write file://demo/base for a folder of the project, or file:///data/base.",
@@ -115,7 +115,7 @@ def _check_bucket(address: str) -> None:
     if (
         not good_bucket
         or any(part in ("", ".", "..") for part in parts)
-        or re.search(r"[\x00-\x1f\x7f*?\[\]#]", prefix)
+        or re.search(r"[\x00-\x1f\x7f\ud800-\udfff*?\[\]#]", prefix)
     ):
         raise _problem(
             "this does not name a folder of a bucket",

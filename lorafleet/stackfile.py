@@ -1,6 +1,6 @@
 """Reads `stacks/Pulumi.<environment>.yaml` and remembers the line of every key.
 
-Values are read as Pulumi reads them (YAML 1.2: `on` and `12:30` are texts), not as PyYAML would by default
+Values are read as Pulumi's own reader takes them (`on` and `12:30` are texts), not as PyYAML would by default
 (YAML 1.1: true and 750), so that this command and a preview see the same declaration. PyYAML is imported only
 when a file is read: a preview without mistakes gets its declaration from Pulumi and needs no YAML.
 """
@@ -26,7 +26,7 @@ _STANDARD = "tag:yaml.org,2002:"
 _SCALARS: tuple[tuple[str, str], ...] = (
     ("null", r"(?:~|null|Null|NULL|)\Z"),
     ("bool", r"(?:true|True|TRUE|false|False|FALSE)\Z"),
-    ("int", r"(?:[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+)\Z"),
+    ("int", r"[-+]?(?:0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO]?[0-7_]*|[1-9][0-9_]*)\Z"),
     (
         "float",
         r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z",
@@ -201,7 +201,7 @@ class _Reader:
         if kind == "bool":
             return text.lower() == "true"
         if kind == "int" and len(text) <= _MAX_DIGITS:
-            return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+            return _whole(text)
         if kind in ("int", "float"):
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
         self._check_tag(node, path, "str")
@@ -219,6 +219,15 @@ class _Reader:
             allowed=allowed,
             next_action="Mend this line.",
         )
+
+
+def _whole(text: str) -> int:
+    """A whole number as gopkg.in/yaml.v3 (resolve.go), Pulumi's reader, takes it: 017 is octal, 1_000 is 1000."""
+    sign = -1 if text.startswith("-") else 1
+    digits = text.lstrip("+-").replace("_", "").lower()
+    if re.fullmatch(r"0[0-7]+", digits):
+        digits = f"0o{digits[1:]}"
+    return sign * int(digits, 0)
 
 
 def dotted(path: FieldPath) -> str:

@@ -174,4 +174,4 @@ Image = Annotated[
 ]
 # Ports below 1024 need rights that a server of this project never has.
 Port = Annotated[int, Whole(1024, 65535, "a TCP port")]
-Sentence = Annotated[str, Text(r"[^\x00-\x1f\x7f]{1,200}", "a text of 1 to 200 characters on one line")]
+Sentence = Annotated[str, Text(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}", "a text of 1 to 200 characters on one line")]

@@ -15,7 +15,7 @@ from lorafleet.targets import Site, TargetSpec
 from lorafleet.values import Choice, Port, Text, Whole
 
 PATH = Text(
-    r"(?!~)(?!.*(?:^|/)\.\.(?:/|$))[^\x00-\x1f\x7f]{1,400}",
+    r"(?!~)(?!.*(?:^|/)\.\.(?:/|$))[^\x00-\x1f\x7f\ud800-\udfff]{1,400}",
     "a path from the project's root, or an absolute one, without ~ and ..",
 )
 DEFAULT_PYTHON = ".venv-serving/bin/python"
