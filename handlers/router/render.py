@@ -1,0 +1,351 @@
+"""The router file as HAProxy's configuration and the files that it refers to. Pure: same input, same text.
+
+The way of a request: frontend `api` (key, caps, model) -> backend `model_NAME` (counts per model, chooses a
+target) -> a unix socket -> backend `target_NAME` (health, capacity, queue) -> the target. The socket between makes
+one count of requests in flight and one queue per target, whichever model asks, while HAProxy counts each model for
+itself. Tiers of targets can stand between the two backends later without a change to either.
+
+Relative paths: files are found beside haproxy.cfg (`default-path config`), sockets in the working folder (runDir),
+which keeps their names short (the system allows about 100 characters).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+
+from handlers.router import answers, names
+from handlers.router.answers import Answer
+from handlers.router.config import Model, RouterFile, Target
+
+CONFIG_FILE = "haproxy.cfg"
+ADMIN_SOCKET = "admin.sock"
+SERVER_STATES = "servers.state"
+
+CONNECT_TIMEOUT_S = 1
+HEADERS_KIB = 16
+_BUFFER_MARGIN_KIB = 64  # headers, HAProxy's own room for rewriting (maxrewrite) and its notes about each block
+_KEEP_ALIVE_S = 20  # more than common clients keep an idle connection, so that they close first
+_UPLOAD_TIMEOUT_S = 30
+_REASON = "x-lorafleet-reason"
+
+_LOG_FIELDS = {
+    "time": '"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]"',
+    "requestId": '"%[var(txn.request_id)]"',
+    "method": '"%[var(txn.method),json(utf8s)]"',
+    "path": '"%[var(txn.path),bytes(0,128),json(utf8s)]"',
+    "model": '"%[var(txn.model),bytes(0,128),json(utf8s)]"',
+    "target": '"%s"',
+    "status": "%ST",
+    "firstByteMs": "%Tr",
+    "totalMs": "%Ta",
+    "bytesIn": "%U",
+    "bytesOut": "%B",
+    "retries": '"%rc"',
+    "end": '"%ts"',
+}
+"""A log line's fields. `end` is HAProxy's termination state ("--": all well); a time of -1 was not reached."""
+
+
+def render(router: RouterFile, target_keys: Mapping[str, str], max_connections: int = 4000) -> dict[str, str]:
+    """File name (in the folder of haproxy.cfg) -> text. All are for the owner's eyes only (mode 0600).
+
+    `max_connections` is HAProxy's maxconn: each takes two file descriptors.
+    """
+    sections = [
+        _global(router, max_connections),
+        _defaults(router),
+        _metrics(router),
+        _api(router),
+        _models(router),
+        *(_model_backend(router, model) for model in router.models),
+    ]
+    for target in router.targets:
+        sections.append(_hop(target))
+        sections.append(_target_backend(router, target, target.name in target_keys))
+    if any(_needs_dns(target) for target in router.targets):
+        sections.insert(2, ["resolvers system", "parse-resolv-conf"])
+    files = {
+        CONFIG_FILE: "# Written by the router from its router file; the next reload writes it anew.\n\n"
+        + "\n\n".join("\n  ".join(section) for section in sections)
+        + "\n",
+        "client-keys.txt": _lines(router.client_keys_sha256),
+        "model-backends.map": _lines(f"{m.name} {names.model_backend(m.name)}" for m in router.models),
+        "target-keys.map": _lines(f"{name} {key}" for name, key in sorted(target_keys.items())),
+        "models.json": answers.model_list(router),
+    }
+    for index, model in enumerate(router.models):
+        files[_card_file(model)] = answers.model_card(router, index)
+    for answer in answers.FROM_HAPROXY:
+        files[f"{answer.status}.http"] = answers.raw_http(answer)
+    return files
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _card_file(model: Model) -> str:
+    return f"{names.model_backend(model.name)}.json"
+
+
+def _quoted(text: str) -> str:
+    """One argument of HAProxy's configuration, taken as it stands."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _return(answer: Answer, condition: str, expression: bool = False, rules: str = "http-request") -> str:
+    """A rule that answers at once. `expression`: the body holds a `%[...]`, and no other %."""
+    headers = "".join(f" hdr {name} {_quoted(value)}" for name, value in answer.headers)
+    body = f"{'lf-string' if expression else 'string'} {_quoted(answer.body)}"
+    return f"{rules} return status {answer.status} content-type application/json{headers} {body} {condition}"
+
+
+def _whole_answer_s(router: RouterFile) -> int:
+    """Seconds within which a request has its first byte or an error, whatever happens behind."""
+    tries = min(3, len(router.targets)) + 1
+    return router.limits.response_timeout_s + tries * (router.limits.queue_timeout_s + CONNECT_TIMEOUT_S) + 5
+
+
+def _global(router: RouterFile, max_connections: int) -> list[str]:
+    body_kib = router.limits.max_body_kib
+    return [
+        "global",
+        "default-path config",
+        # One thread: counts and queues are exact, and one carries some 10,000 requests a second.
+        "nbthread 1",
+        f"maxconn {max_connections}",
+        # Without this a second router could bind the same port and take half of the requests.
+        "noreuseport",
+        # A whole request must fit: the model is read from it, and only then can it be sent once more.
+        f"tune.bufsize {(body_kib + _BUFFER_MARGIN_KIB) * 1024}",
+        f"hard-stop-after {_whole_answer_s(router) + 60}s",
+        f"stats socket unix@{ADMIN_SOCKET} mode 600 level admin expose-fd listeners",
+        f"server-state-file {SERVER_STATES}",
+    ]
+
+
+def _defaults(router: RouterFile) -> list[str]:
+    answer_s = _whole_answer_s(router)
+    return [
+        "defaults",
+        "mode http",
+        f"timeout connect {CONNECT_TIMEOUT_S}s",
+        f"timeout client {answer_s}s",
+        f"timeout server {answer_s}s",
+        f"timeout queue {router.limits.queue_timeout_s}s",
+        "timeout http-request 10s",
+        f"timeout http-keep-alive {_KEEP_ALIVE_S}s",
+        # Without this the first token of a stream waits for up to 200 ms.
+        "option http-no-delay",
+        # A client that hung up must not hold a place in a queue or at a target.
+        "option abortonclose",
+        # At a reload, idle connections of clients close after their next answer, never under a request.
+        "option idle-close-on-response",
+        "option dontlognull",
+        *(f"errorfile {answer.status} {answer.status}.http" for answer in answers.FROM_HAPROXY),
+    ]
+
+
+def _metrics(router: RouterFile) -> list[str]:
+    return [
+        "frontend metrics",
+        f"bind {router.metrics}",
+        "no log",
+        "http-request use-service prometheus-exporter if { path /metrics }",
+        _return(answers.NO_PATH, "unless { path /metrics }"),
+    ]
+
+
+def _api(router: RouterFile) -> list[str]:
+    log_format = "{" + ",".join(f'"{name}":{value}' for name, value in _LOG_FIELDS.items()) + "}"
+    too_large = _return(answers.body_too_large(router.limits.max_body_kib), "if generate body_too_large")
+    return [
+        "frontend api",
+        f"bind {router.listen}",
+        "log stdout len 8192 format raw local0 info",
+        f"log-format {_quoted(log_format)}",
+        "unique-id-format %[uuid()]",
+        "http-request set-var(txn.method) method",
+        "http-request set-var(txn.path) path",
+        # A client's own id goes into logs and headers: it is kept only where it is harmless there.
+        "http-request set-var(txn.request_id) req.fhdr(x-request-id)",
+        "http-request set-var(txn.request_id) unique-id unless { var(txn.request_id) -m reg ^[A-Za-z0-9._:-]{1,128}$ }",
+        "http-request set-header x-request-id %[var(txn.request_id)]",
+        "http-after-response set-header x-request-id %[var(txn.request_id)] if { var(txn.request_id) -m found }",
+        *(f"acl any_up nbsrv({names.target_backend(target.name)}) gt 0" for target in router.targets),
+        "http-request set-log-level silent if { path /health }",
+        "http-request return status 200 content-type application/json"
+        ' string \'{"status": "ok"}\' if { path /health } any_up',
+        _return(answers.NOT_UP, "if { path /health }"),
+        _return(answers.HEADERS_TOO_LARGE, f"if {{ req.hdrs,length gt {HEADERS_KIB * 1024} }}"),
+        # Only digests of keys are known here; the plain key leaves with the next rule.
+        _return(answers.BAD_KEY, "unless { http_auth_bearer,sha2(256),hex,lower -m str -f client-keys.txt }"),
+        "http-request del-header authorization",
+        "http-request del-header x-lorafleet- -m beg",
+        "acl models path /v1/models",
+        "acl models path_beg /v1/models/",
+        "acl generate path /v1/chat/completions /v1/completions",
+        _return(answers.NO_PATH, "unless models or generate"),
+        _return(answers.WANTS_GET, "if models !METH_GET"),
+        _return(answers.WANTS_POST, "if generate !METH_POST"),
+        # Once by the length that the client announces, once by what came.
+        f"acl body_too_large req.body_size gt {router.limits.max_body_kib * 1024}",
+        too_large,
+        # As `option http-buffer-request`, but behind the checks above: it holds no body of one without a key.
+        f"http-request wait-for-body time {_UPLOAD_TIMEOUT_S}s if generate",
+        too_large,
+        "http-request set-var(txn.model) req.body,json_query('$.model') if generate",
+        _return(answers.NO_MODEL, "if generate !{ var(txn.model),length gt 0 }"),
+        *_token_cap(router),
+        "http-request set-var(txn.backend) var(txn.model),map_str(model-backends.map) if generate",
+        _return(
+            answers.unknown_model(router, "%[var(txn.model),bytes(0,128),json(utf8s)]"),
+            "if generate !{ var(txn.backend) -m found }",
+            expression=True,
+        ),
+        "use_backend %[var(txn.backend)] if generate",
+        "default_backend models",
+    ]
+
+
+def _token_cap(router: RouterFile) -> list[str]:
+    """Both fields that limit an answer's length.
+
+    `e+` and ten digits: numbers that HAProxy's integers do not hold. A field that stands twice is read once (the
+    first); this cap spares the targets mistakes, it is no defence against a holder of a key.
+    """
+    rules = []
+    for field in ("max_tokens", "max_completion_tokens"):
+        rules.append(f"http-request set-var(txn.{field}) req.body,json_query('$.{field}') if generate")
+        for condition in (f"-m int gt {router.limits.max_tokens}", "-m reg e[+]|[0-9]{10}"):
+            answer = answers.too_many_tokens(router.limits.max_tokens)
+            rules.append(_return(answer, f"if generate {{ var(txn.{field}) {condition} }}"))
+    return rules
+
+
+def _models(router: RouterFile) -> list[str]:
+    """GET /v1/models and /v1/models/NAME."""
+    name = "path,url_dec,regsub(^/v1/models/,)"
+    return [
+        "backend models",
+        f"http-request set-var(txn.model) {name} unless {{ path /v1/models }}",
+        "http-request return status 200 content-type application/json file models.json if { path /v1/models }",
+        *(
+            "http-request return status 200 content-type application/json"
+            f" file {_card_file(model)} if {{ var(txn.model) -m str {model.name} }}"
+            for model in router.models
+        ),
+        _return(
+            answers.unknown_model(router, "%[var(txn.model),bytes(0,128),json(utf8s)]"),
+            "if TRUE",
+            expression=True,
+        ),
+    ]
+
+
+def _model_backend(router: RouterFile, model: Model) -> list[str]:
+    """Counts one model's requests and gives each to the target with the fewest.
+
+    A request goes to another target when none of it ran: the target was full or down (both are 503 here). It never
+    does when a target is slow: that would make the same answer twice.
+    """
+    targets = [target for target in router.targets if model.name in target.models]
+    several = len(targets) > 1
+    return [
+        f"backend {names.model_backend(model.name)}",
+        "balance leastconn",
+        # A kept connection between two parts of one process would hold a former worker back after a reload.
+        "http-reuse never",
+        "option redispatch 1",
+        f"retries {min(3, max(1, len(targets) - 1))}",
+        "retry-on conn-failure empty-response" + (" 503" if several else ""),
+        _return(answers.BUSY, f"if {{ res.hdr({_REASON}) -m str busy }}", rules="http-response"),
+        *(
+            f"server {target.name} unix@{names.target_socket(target.name)} track {names.target_backend(target.name)}/up"
+            for target in targets
+        ),
+    ]
+
+
+def _hop(target: Target) -> list[str]:
+    return [
+        f"frontend hop_{names.encode(target.name)}",
+        f"bind unix@{names.target_socket(target.name)} mode 600",
+        "no log",
+        f"default_backend {names.target_backend(target.name)}",
+    ]
+
+
+def _target_backend(router: RouterFile, target: Target, has_key: bool) -> list[str]:
+    backend = names.target_backend(target.name)
+    limits = router.limits
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    default_port = target.port == (443 if target.tls else 80)
+    host_header = host if default_port else f"{host}:{target.port}"
+    queue_full = f"{{ queue({backend}) ge {target.max_queue} }} {{ srv_conn({backend}/up) ge {target.max_in_flight} }}"
+    key = f'"Bearer %[str({target.name}),map_str(target-keys.map)]"'
+    return [
+        f"backend {backend}",
+        # Requests are logged by `api` to standard output; this is for "server is DOWN" and the like.
+        "log stderr format raw local0 notice",
+        f"timeout server {limits.response_timeout_s}s",
+        # A target that forgot a kept connection resets it: that request ran nowhere and is sent once more. One that
+        # died is asked again too: its work is lost, so nothing is generated twice side by side. A connection that
+        # fails is not tried again: the target is marked down.
+        "retries 1",
+        "option redispatch 1",
+        "retry-on empty-response",
+        # A machine that vanished sends nothing, not even a reset: found out in about 25 s.
+        "option srvtcpka",
+        "srvtcpka-idle 10s",
+        "srvtcpka-intvl 5s",
+        "srvtcpka-cnt 3",
+        # After a reload a target that is not ready stays so, without a request that finds out.
+        "load-server-state-from-file global",
+        "option httpchk",
+        f"http-check send meth GET uri {target.health_path} ver HTTP/1.1 hdr host {host_header} hdr connection close",
+        "http-check expect status 200",
+        "http-request set-var(txn.arrived_ms) date(0,ms)",
+        f"http-request return status 503 hdr {_REASON} busy if {queue_full}",
+        f"http-request set-header host {host_header}",
+        *([f"http-request set-header authorization {key}"] if has_key else []),
+        f"http-response del-header {_REASON}",
+        f"http-response set-header x-lorafleet-target {target.name}",
+        # HAProxy says 503 when a request waited too long in the queue; to the client that is as a full queue.
+        "http-after-response set-var(txn.waited_ms) date(0,ms),sub(txn.arrived_ms)",
+        "acl waited_in_vain var(txn.waited_ms) -m int ge " + str(limits.queue_timeout_s * 1000),
+        f"http-after-response set-header {_REASON} busy"
+        f" if {{ status 503 }} waited_in_vain !{{ res.hdr(x-lorafleet-target) -m found }}",
+        f"http-after-response set-status 429 if {{ res.hdr({_REASON}) -m found }} waited_in_vain",
+        _server_line(target),
+    ]
+
+
+def _server_line(target: Target) -> str:
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    parts = [
+        f"server up {host}:{target.port}",
+        "check inter 1s fall 2 rise 1",
+        # The first refused connection marks it down; the health check brings it back.
+        "observe layer4 error-limit 1 on-error mark-down",
+        f"maxconn {target.max_in_flight}",
+        # vLLM's server forgets idle connections after 5 s: let go of them before.
+        "pool-purge-delay 2s",
+    ]
+    if target.tls:
+        parts.append(f"ssl verify required ca-file @system-ca sni str({target.host}) check-sni {target.host}")
+    if _needs_dns(target):
+        parts.append("resolvers system init-addr last,libc,none")
+    return " ".join(parts)
+
+
+def _needs_dns(target: Target) -> bool:
+    """False for an IP address and for localhost, which name servers need not know."""
+    if target.host == "localhost":
+        return False
+    try:
+        ipaddress.ip_address(target.host)
+    except ValueError:
+        return True
+    return False
