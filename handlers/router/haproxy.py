@@ -13,6 +13,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from handlers.router import names
 from handlers.router.errors import RouterError
 from handlers.router.render import ADMIN_SOCKET
 
@@ -187,3 +188,12 @@ def first_checks_done(stat: list[dict[str, str]]) -> bool:
     """True when the health check of every target has had its first result."""
     servers = [row for row in stat if row["pxname"].startswith("target_") and row["svname"] == "up"]
     return bool(servers) and all(row["check_status"] not in ("", "INI") for row in servers)
+
+
+def without_targets(states: str, moved: set[str]) -> str:
+    """HAProxy's `show servers state` without the targets that are elsewhere now.
+
+    It holds addresses besides health, and HAProxy would go on using the old one.
+    """
+    backends = {names.target_backend(name) for name in moved}
+    return "".join(line for line in states.splitlines(keepends=True) if not backends.intersection(line.split()[1:2]))

@@ -15,7 +15,7 @@ from collections import deque
 from pathlib import Path
 
 from handlers.router import config, files, haproxy, render
-from handlers.router.config import Address, RouterFile
+from handlers.router.config import Address, RouterFile, Target
 from handlers.router.errors import RouterError
 
 _START_TIMEOUT_S = 10.0
@@ -50,6 +50,10 @@ def _say(text: str) -> None:
     # Nobody may read standard error any more; that must not end the router.
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _same_place(old: Target, new: Target) -> bool:
+    return (old.name, old.host, old.port) == (new.name, new.host, new.port)
 
 
 def _tell(state: files.State, phase: str, detail: str, error: RouterError | None = None) -> None:
@@ -211,7 +215,10 @@ class _Supervisor:
         worker = await self._admin.worker_pid()
         states = await self._admin.ask("show servers state")
         if states:
-            files.write_private(self._run_dir / render.SERVER_STATES, states)
+            moved = {
+                new.name for new in router.targets if not any(_same_place(old, new) for old in self._router.targets)
+            }
+            files.write_private(self._run_dir / render.SERVER_STATES, haproxy.without_targets(states, moved))
         files.point_current_at(self._run_dir, folder)
         self._last_words.clear()
         if self._process.returncode is None:

@@ -50,6 +50,9 @@ def declare(
                 f"inputs: {', '.join(model.model_fields)}"
             )
     given = {fields.alias(model, key): value for key, value in inputs.items() if value is not None}
+    if resource.delete_before_replace:
+        # The plugin says so too, in its diff, but a replacement that was forced has none.
+        opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True))
     # Every output is named, or the program would never see it.
     outputs = dict.fromkeys([*fields.by_alias(model), *fields.by_alias(resource.outputs_model())])
     return _class_for(resource)(registry.token_of(resource), name, {**outputs, **given}, opts)

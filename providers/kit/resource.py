@@ -107,7 +107,8 @@ class Resource(ABC, Generic[I, O]):
     async def problems(self, ctx: Context, inputs: I, old: I | None) -> Sequence[Problem]:
         """Faults that only this machine or the platform can tell (a port taken, a quota). Must not change anything.
 
-        Called at preview and before create and update, once all inputs are known and valid.
+        Called at preview and before create and update, once no input is wrong. At preview, reading an input that
+        is still unknown ends the method; what it needs none of those for comes first.
         """
         return ()
 

@@ -7,6 +7,7 @@ exceptions by their class (docs/engine.md lists what was found).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from google.protobuf.message import Message
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
 from . import registry, values
-from .check import check, dump, load
+from .check import NotKnownYetError, PartlyKnown, check, dump, load
 from .diff import diff, diff_outputs
 from .engine_log import EngineLog
 from .errors import Problem
@@ -100,9 +101,11 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
         model = resource.inputs_model()
         news, olds = values.decode(request.news), values.decode(request.olds)
         result = check(model, news, olds or None, name=_name(request), seed=request.randomSeed)
-        if result.model is not None:
-            ctx = self._context(request)
-            result.problems += await resource.problems(ctx, result.model, _load_old(model, olds))
+        if not result.problems:
+            # Where something is unknown yet, the checks that do not need it are made all the same.
+            known: Any = result.model or PartlyKnown(model, result.inputs)
+            with contextlib.suppress(NotKnownYetError):
+                result.problems += await resource.problems(self._context(request), known, _load_old(model, olds))
         hidden = values.sealed_paths(news) | secret_paths(model, values.unseal(result.inputs))
         redact = values.redactor(result.inputs, news)
         return provider_pb2.CheckResponse(

@@ -36,7 +36,8 @@ class Place:
 class Case:
     """One resource with valid inputs, in a place where its platform (or a fake of it) answers.
 
-    inputs: valid wire inputs, the same at each call; put `kit.values.Sealed` around secrets, at least 8 characters long.
+    inputs: valid wire inputs, the same at each call; put `kit.values.Sealed` around
+        secrets, which are at least 8 characters long.
     changes: {wire field: another valid value}; each must be seen by diff, and applied or replaced.
     vanish: makes the real thing go away behind the provider's back; None if nothing real exists.
     platform: entered around the whole case: starts what the resource needs.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ _STAND_IN = Path(__file__).resolve().parents[2] / "tests" / "support" / "stand_i
 def cases() -> list[Case]:
     return [
         Case(ModelServer, _server, _server_changes, _kill, _with_python),
-        Case(RouterProcess, _router, _router_changes, _kill),
+        Case(RouterProcess, _router, _router_changes, _kill, _with_target),
     ]
 
 
@@ -32,6 +34,28 @@ def cases() -> list[Case]:
 def _with_python(place: Place) -> Iterator[None]:
     shutil.copy(_STAND_IN, place.folder / "python")
     yield
+
+
+class _Answers(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        return None
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+
+@contextmanager
+def _with_target(place: Place) -> Iterator[None]:
+    """A target for the router that is always ready."""
+    server = ThreadingHTTPServer(("127.0.0.1", place.port("target")), _Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def _server(place: Place) -> dict[str, Any]:
@@ -68,15 +92,15 @@ def _router(place: Place) -> dict[str, Any]:
         "clientKeysSha256": [Sealed("5e" * 32)],
         "baseModel": "base",
         "models": [{"name": "base"}, {"name": "a", "digest": f"sha256:{'1' * 64}"}],
-        "targets": [_target("server")],
+        "targets": [_target(place, "server")],
     }
 
 
-def _target(name: str) -> dict[str, Any]:
+def _target(place: Place, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "kind": "local",
-        "url": "http://127.0.0.1:9",
+        "url": f"http://127.0.0.1:{place.port('target')}",
         "models": ["base", "a"],
         "healthPath": "/ready",
         "maxInFlight": 4,
@@ -88,7 +112,7 @@ def _target(name: str) -> dict[str, Any]:
 def _router_changes(place: Place) -> dict[str, Any]:
     return {
         "port": place.port("another"),
-        "targets": [_target("server"), {**_target("burst"), "key": Sealed("another-key-0123456789")}],
+        "targets": [_target(place, "server"), {**_target(place, "burst"), "key": Sealed("another-key-0123456789")}],
         "clientKeysSha256": [Sealed("5e" * 32), Sealed("6f" * 32)],
     }
 

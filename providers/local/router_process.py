@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from providers import kit
 
 from .daemon import Daemon, canonical, read_json, write_private
 from .supervised import ProcessInputs, ProcessOutputs, Supervised, own_python
+
+# Targets are checked every second; one that is up is seen within two.
+_FIRST_TARGET_S = 5.0
 
 
 class RoutedModel(kit.Model):
@@ -107,6 +111,18 @@ class RouterProcess(Supervised[RouterInputs, RouterOutputs]):
 
     def prepare(self, daemon: Daemon, inputs: RouterInputs) -> None:
         write_private(daemon.run / _keys_name(inputs), canonical(_keys(inputs)))
+
+    async def converge(self, ctx: kit.Context, daemon: Daemon, inputs: RouterInputs) -> RouterOutputs:
+        outputs = await super().converge(ctx, daemon, inputs)
+        # Whoever asks right after `pulumi up` shall be answered: wait until the checks have seen a target.
+        deadline = time.monotonic() + _FIRST_TARGET_S
+        while await self._http_answers(inputs, "/health"):
+            if time.monotonic() > deadline:
+                await ctx.info("the router runs, but none of its targets answers yet")
+                break
+            await ctx.status("the router to see the first target")
+            await asyncio.sleep(0.1)
+        return outputs
 
     async def reload(self, ctx: kit.Context, daemon: Daemon, inputs: RouterInputs) -> bool:
         leader = daemon.leader()

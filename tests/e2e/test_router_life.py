@@ -111,6 +111,21 @@ def test_reload_changes_models_and_both_kinds_of_keys(router: RouterProcess, ups
     assert accepted.status_code == 200
 
 
+def test_reload_to_a_target_that_moved(router: RouterProcess, upstream: UpstreamProcess) -> None:
+    """What HAProxy remembers over a reload holds addresses too; the new one must win."""
+    router.start()
+    elsewhere = UpstreamProcess("elsewhere", upstream.key)
+    try:
+        assert "elsewhere" not in router.post(router.chat()).text
+        router.file["targets"][0]["url"] = elsewhere.url
+        assert router.reload()["error"] is None
+        answer = router.post(router.chat())
+        assert answer.status_code == 200
+        assert "elsewhere" in answer.text
+    finally:
+        elsewhere.kill()
+
+
 def test_a_refused_file_leaves_the_former_one_serving(router: RouterProcess, tmp_path: Path) -> None:
     router.start()
     good = router.state()["configDigest"]

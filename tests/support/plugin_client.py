@@ -124,7 +124,7 @@ class Plugin:
         try:
             return method(request, timeout=120)
         except grpc.RpcError as error:
-            raise CallError(str(error.details()), _kept(error)) from None  # type: ignore[attr-defined]
+            raise CallError(str(error.details()), _kept(error)) from None
 
 
 def _kept(error: Any) -> provider_pb2.ErrorResourceInitFailed | None:

@@ -16,17 +16,18 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 PHASES = ("starting", "fetching", "launching", "loading", "probing")
 
 
 class Launcher:
-    def __init__(self, config: dict) -> None:
+    def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
         self.phase = "starting"
         self.child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
 
-    def say(self, phase: str, error: dict | None = None) -> None:
+    def say(self, phase: str, error: dict[str, str] | None = None) -> None:
         self.phase = phase
         manifest = self.config["manifest"]
         adapters = [
@@ -79,7 +80,7 @@ def main() -> None:
         def log_message(self, *_: object) -> None:
             return None
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             ready = launcher.phase == "ready"
             body = json.dumps({"phase": launcher.phase}).encode()
             self.send_response(200 if ready or self.path == "/health" else 503)
@@ -87,7 +88,7 @@ def main() -> None:
             self.end_headers()
             self.wfile.write(body)
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
             body = json.dumps(
                 {

@@ -23,8 +23,8 @@ class Inputs(kit.Inputs):
     image: Annotated[str, kit.Normalised(str.lower)] = "base"
     password: kit.Secret[str]
     disk: Disk = Disk()
-    disks: list[Disk] = []
-    labels: dict[str, str] = {}
+    disks: list[Disk] = Field(default_factory=list)
+    labels: dict[str, str] = Field(default_factory=dict)
 
 
 class Outputs(kit.Outputs):
@@ -161,7 +161,5 @@ def test_ignored_changes() -> None:
 
 def test_an_output_that_is_not_as_expected_is_a_change_to_mend() -> None:
     assert diff_outputs(Outputs, {"status": "ready"}) == []
-    assert diff_outputs(Outputs, {"status": "dead"}) == [
-        Change(("status",), "update", replace=False, of_input=False)
-    ]
+    assert diff_outputs(Outputs, {"status": "dead"}) == [Change(("status",), "update", replace=False, of_input=False)]
     assert diff_outputs(Outputs, {}) == []
