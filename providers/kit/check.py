@@ -192,9 +192,7 @@ def _wire_path(plain: Any, loc: tuple[str | int, ...]) -> Path:
     path: list[str | int] = []
     current: Any = plain
     for index, part in enumerate(loc):
-        if isinstance(current, dict) and part in current:
-            current = current[part]
-        elif isinstance(current, list) and isinstance(part, int) and part < len(current):  # noqa: SIM114
+        if (isinstance(current, dict) and part in current) or (isinstance(current, list) and isinstance(part, int) and part < len(current)):
             current = current[part]
         elif index == len(loc) - 1 and isinstance(current, dict) and isinstance(part, str):
             current = None

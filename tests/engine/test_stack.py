@@ -123,7 +123,8 @@ def test_a_dead_server_is_seen_and_mended(project: StackProject) -> None:
     assert "1 to update" in preview
     project.up().ok()
     assert len(project.leaders()) == 1
-    assert ask(project, key)[0] == 200
+    # The router looks every second.
+    wait_for(lambda: ask(project, key)[0] == 200, 5, "the router to see the server again")
     project.up("--expect-no-changes").ok()
 
 

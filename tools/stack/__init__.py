@@ -1,0 +1,1 @@
+"""`make up`, `make preview`, `make down`: the local stack, also after a run that was killed."""
