@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import SerializeAsAny
 
+from lorafleet.limits import RouterLimits
 from lorafleet.origin import Origin
 from lorafleet.sources import Source
 from lorafleet.targets import TargetSpec
@@ -88,22 +89,6 @@ class Release(Model):
     base_model: BasePin
     adapters: Mapping[AdapterName, Digest]
     image: Image | None = None
-
-
-class RouterLimits(Model):
-    """What the router lets through.
-
-    Fields:
-        max_body_kib: longest request body, in KiB.
-        max_tokens: highest number of tokens that a request may ask for.
-        queue_timeout_s: longest wait for a free target, in seconds; then 503 with Retry-After.
-        response_timeout_s: longest silence of a target during an answer, in seconds.
-    """
-
-    max_body_kib: Annotated[int, Whole(1, 16_384, "KiB")] = 512
-    max_tokens: Annotated[int, Whole(1, 131_072, "tokens")] = 4096
-    queue_timeout_s: Annotated[int, Whole(1, 600, "seconds")] = 30
-    response_timeout_s: Annotated[int, Whole(1, 3600, "seconds")] = 600
 
 
 class Router(Model):

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lorafleet import adapters, digest, digest_cache, exaone, models
-from lorafleet.declaration import Adapter, Fleet, RouterLimits
+from lorafleet.declaration import Adapter, Fleet
 from lorafleet.engine import EngineSettings
 from lorafleet.errors import Problem, shown
+from lorafleet.limits import RouterLimits
 from lorafleet.origin import Report
 from lorafleet.targets import Site, TargetSpec
 

@@ -30,6 +30,7 @@ class Model(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
         arbitrary_types_allowed=False,
+        defer_build=True,  # a preview uses a few of the models that it imports; the others need not be compiled
     )
 
 

@@ -187,12 +187,18 @@ def _valid_keys(model: type[BaseModel], path: Path) -> list[str]:
     return sorted({key for candidate in current for key in fields.by_alias(candidate)})
 
 
+def _has(value: Any, part: str | int) -> bool:
+    if isinstance(value, list):
+        return isinstance(part, int) and part < len(value)
+    return isinstance(value, dict) and part in value
+
+
 def _wire_path(plain: Any, loc: tuple[str | int, ...]) -> Path:
     """pydantic's location without the steps that only it knows (union members, function names)."""
     path: list[str | int] = []
     current: Any = plain
     for index, part in enumerate(loc):
-        if (isinstance(current, dict) and part in current) or (isinstance(current, list) and isinstance(part, int) and part < len(current)):
+        if _has(current, part):
             current = current[part]
         elif index == len(loc) - 1 and isinstance(current, dict) and isinstance(part, str):
             current = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import grpc
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
+
+from . import protocol
+from .resource import Severity
 
 
 class EngineLog:
@@ -11,21 +13,25 @@ class EngineLog:
 
     def __init__(self, address: str | None) -> None:
         self._address = address
-        self._stub: engine_pb2_grpc.EngineAsyncStub | None = None
+        self._stub: protocol.engine_pb2_grpc.EngineAsyncStub | None = None
 
     def attach(self, address: str) -> None:
         self._address, self._stub = address, None
 
-    async def say(self, urn: str, message: str, *, ephemeral: bool) -> None:
-        """A line on a resource: `ephemeral` ones replace each other and vanish at the end."""
+    async def say(self, urn: str, message: str, severity: Severity) -> None:
+        """A line on a resource: status lines replace each other and vanish at the end."""
         if not self._address:
             return
         if self._stub is None:
             # The channel belongs to the running event loop, so it is opened at first use.
             channel = grpc.aio.insecure_channel(self._address)
-            self._stub = engine_pb2_grpc.EngineStub(channel)  # type: ignore[assignment]
-        request = engine_pb2.LogRequest(
-            severity=engine_pb2.INFO, message=message, urn=urn, streamId=0, ephemeral=ephemeral
+            self._stub = protocol.engine_pb2_grpc.EngineStub(channel)  # type: ignore[assignment]
+        request = protocol.engine_pb2.LogRequest(
+            severity=protocol.engine_pb2.WARNING if severity == "warning" else protocol.engine_pb2.INFO,
+            message=message,
+            urn=urn,
+            streamId=0,
+            ephemeral=severity == "status",
         )
         try:
             assert self._stub is not None

@@ -64,6 +64,8 @@ class Model(BaseModel):
         allow_inf_nan=False,
         # An error must not carry what it was about: secrets are taken out of messages by the kit.
         hide_input_in_errors=True,
+        # A plugin run uses a few of the models that it imports; the others need not be compiled.
+        defer_build=True,
     )
 
 

@@ -15,11 +15,12 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast, get_args, get_origin
 
 from .errors import Problem
 from .fields import Inputs, Outputs
 
+Severity = Literal["status", "info", "warning"]
 I = TypeVar("I", bound=Inputs)  # noqa: E741
 O = TypeVar("O", bound=Outputs)  # noqa: E741
 
@@ -54,7 +55,7 @@ class Context:
 
     urn: str
     name: str
-    say: Callable[[str, bool], Awaitable[None]] | None = None
+    say: Callable[[str, Severity], Awaitable[None]] | None = None
     waiting_for: str = ""
     made: tuple[str, Outputs] | None = field(default=None)
 
@@ -64,12 +65,17 @@ class Context:
             return
         self.waiting_for = message
         if self.say is not None:
-            await self.say(message, True)
+            await self.say(message, "status")
 
     async def info(self, message: str) -> None:
         """A line that stays in the output of `pulumi up`."""
         if self.say is not None:
-            await self.say(message, False)
+            await self.say(message, "info")
+
+    async def warn(self, message: str) -> None:
+        """A warning that stays in the output."""
+        if self.say is not None:
+            await self.say(message, "warning")
 
     def exists(self, resource_id: str, outputs: Outputs) -> None:
         """From here on something exists: whatever fails now, the state keeps this id and these outputs."""
@@ -79,8 +85,11 @@ class Context:
 class Resource(ABC, Generic[I, O]):
     """Base of all provider resources. One instance serves all resources of its type; it holds no state."""
 
-    refresh_before_update: ClassVar[bool] = False
-    """Ask the platform before each preview and update, so that they see what died meanwhile. For cheap reads."""
+    reads_at_diff: ClassVar[bool] = False
+    """Read the truth at each diff, so that a preview sees what died meanwhile, without a refresh. For cheap reads.
+
+    (The protocol has `refresh_before_update` for this; it makes the engine start a second plugin, before the program.)
+    """
     delete_before_replace: ClassVar[bool] = False
     """The old one must go before the new one can be made (it holds a port, a name)."""
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
-from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
 from . import registry, values
 from .check import NotKnownYetError, PartlyKnown, check, dump, load
@@ -24,7 +23,8 @@ from .engine_log import EngineLog
 from .errors import Problem
 from .fields import Inputs, Outputs, secret_paths
 from .lifecycle import AnyResource, InitFailedError, Lifecycle, Ownership, describe, state_of
-from .resource import Context
+from .protocol import plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
+from .resource import Context, Severity
 
 M = TypeVar("M", bound=Message)
 Grpc = grpc.aio.ServicerContext[Any, Any]
@@ -121,13 +121,11 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
     async def _diff(self, request: provider_pb2.DiffRequest) -> provider_pb2.DiffResponse:
         resource, lifecycle = self._resource(request.urn, request.type)
         lifecycle.owned(request.id)
-        changes = diff(
-            resource.inputs_model(),
-            values.decode(request.old_inputs),
-            values.decode(request.news),
-            ignore=request.ignoreChanges,
-        )
-        changes += diff_outputs(resource.outputs_model(), values.decode(request.olds))
+        old_inputs, state = values.decode(request.old_inputs), values.decode(request.olds)
+        if resource.reads_at_diff:
+            old_inputs, state = await self._truth(request, resource, lifecycle, old_inputs, state)
+        changes = diff(resource.inputs_model(), old_inputs, values.decode(request.news), ignore=request.ignoreChanges)
+        changes += diff_outputs(resource.outputs_model(), state)
         replaced = sorted({str(change.path[0]) for change in changes if change.replace})
         return provider_pb2.DiffResponse(
             changes=provider_pb2.DiffResponse.DIFF_SOME if changes else provider_pb2.DiffResponse.DIFF_NONE,
@@ -143,6 +141,25 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
             hasDetailedDiff=True,
         )
 
+    async def _truth(
+        self,
+        request: provider_pb2.DiffRequest,
+        resource: AnyResource,
+        lifecycle: Lifecycle,
+        inputs: dict[str, Any],
+        state: dict[str, Any],
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Inputs and outputs as they are now, not as the state remembers them."""
+        old = _load_old(resource.inputs_model(), inputs)
+        ctx = self._context(request)
+        reading = await lifecycle.read(ctx, request.id, old, _load_outputs(resource, state))
+        if reading is None:
+            await ctx.warn("it is gone; `pulumi up` makes it again")
+            return inputs, dict.fromkeys(state)
+        for reason in reading.unhealthy:
+            await ctx.warn(reason)
+        return dump(reading.inputs), dump(reading.outputs)
+
     async def Create(  # noqa: N802
         self, request: provider_pb2.CreateRequest, context: Grpc
     ) -> provider_pb2.CreateResponse:
@@ -156,12 +173,11 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.CreateResponse(properties=values.encode(outputs))
         ctx = self._context(request)
         inputs = load(resource.inputs_model(), checked)
-        with _state_kept(resource, checked):
+        with _state_kept(checked):
             made, outputs_model = await lifecycle.create(ctx, inputs, request.timeout)
         return provider_pb2.CreateResponse(
             id=made,
             properties=_properties(checked, outputs_model),
-            refresh_before_update=resource.refresh_before_update,
         )
 
     async def Update(  # noqa: N802
@@ -179,13 +195,12 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
         model = resource.inputs_model()
         old = _load_old(model, values.decode(request.old_inputs))
         inputs = load(model, checked)
-        with _state_kept(resource, checked):
+        with _state_kept(checked):
             outputs_model = await lifecycle.update(
                 ctx, request.id, old or inputs, inputs, _load_outputs(resource, state), request.timeout
             )
         return provider_pb2.UpdateResponse(
             properties=_properties(checked, outputs_model),
-            refresh_before_update=resource.refresh_before_update,
         )
 
     async def Read(  # noqa: N802
@@ -207,12 +222,11 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
         checked = values.reseal(inputs, sealed)
         if reading.unhealthy:
             failed = InitFailedError(request.id, reading.outputs, list(reading.unhealthy))
-            raise _WithStateError(failed, checked, checked, resource.refresh_before_update)
+            raise _WithStateError(failed, checked, checked)
         return provider_pb2.ReadResponse(
             id=request.id,
             properties=_properties(checked, reading.outputs),
             inputs=values.encode(checked),
-            refresh_before_update=resource.refresh_before_update,
         )
 
     async def Delete(self, request: provider_pb2.DeleteRequest, context: Grpc) -> empty_pb2.Empty:  # noqa: N802
@@ -239,8 +253,8 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
         return resource, Lifecycle(registry.token_of(type(resource)), resource, self._ownership)
 
     def _context(self, request: Any) -> Context:
-        async def say(message: str, ephemeral: bool) -> None:
-            await self._log.say(request.urn, message, ephemeral=ephemeral)
+        async def say(message: str, severity: Severity) -> None:
+            await self._log.say(request.urn, message, severity)
 
         return Context(urn=request.urn, name=_name(request), say=say)
 
@@ -253,6 +267,8 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
             return await task
         except _WithStateError as failure:
             await _abort_keeping_state(context, failure, redact)
+        except asyncio.CancelledError:
+            await context.abort(grpc.StatusCode.CANCELLED, "was cancelled; run it again to go on")
         except Exception as error:
             await context.abort(grpc.StatusCode.UNKNOWN, redact(describe(error)))
         finally:
@@ -263,25 +279,18 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
 class _WithStateError(Exception):
     """InitFailedError together with the properties that the state shall keep."""
 
-    def __init__(
-        self, failed: InitFailedError, checked: dict[str, Any], inputs: dict[str, Any] | None, refresh: bool
-    ) -> None:
+    def __init__(self, failed: InitFailedError, checked: dict[str, Any], inputs: dict[str, Any] | None) -> None:
         super().__init__(str(failed))
-        self.failed, self.checked, self.inputs, self.refresh = failed, checked, inputs, refresh
+        self.failed, self.checked, self.inputs = failed, checked, inputs
 
 
-class _state_kept:  # noqa: N801 - reads as a statement
+@contextlib.contextmanager
+def _state_kept(checked: dict[str, Any]) -> Iterator[None]:
     """Adds the checked inputs to a failure that left something behind."""
-
-    def __init__(self, resource: AnyResource, checked: dict[str, Any]) -> None:
-        self._resource, self._checked = resource, checked
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, InitFailedError):
-            raise _WithStateError(error, self._checked, None, self._resource.refresh_before_update) from error
+    try:
+        yield
+    except InitFailedError as error:
+        raise _WithStateError(error, checked, None) from error
 
 
 async def _abort_keeping_state(context: Grpc, failure: _WithStateError, redact: Callable[[str], str]) -> None:
@@ -291,7 +300,6 @@ async def _abort_keeping_state(context: Grpc, failure: _WithStateError, redact: 
         id=failed.resource_id,
         properties=_properties(failure.checked, failed.outputs),
         reasons=reasons,
-        refresh_before_update=failure.refresh,
     )
     if failure.inputs is not None:
         detail.inputs.CopyFrom(values.encode(failure.inputs))

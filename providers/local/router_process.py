@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lorafleet.declaration import RouterLimits
+from lorafleet.limits import RouterLimits
 from providers import kit
 
 from .daemon import Daemon, canonical, read_json, write_private

@@ -57,8 +57,8 @@ O = TypeVar("O", bound=ProcessOutputs)  # noqa: E741
 class Supervised(kit.Resource[I, O]):
     """Base of resources that are one process on this machine."""
 
-    # A look at /proc costs milliseconds, and a process can die at any time: look before each preview and update.
-    refresh_before_update: ClassVar[bool] = True
+    # A look at /proc costs milliseconds, and a process can die at any time.
+    reads_at_diff: ClassVar[bool] = True
     # The new one needs the port of the old one.
     delete_before_replace: ClassVar[bool] = True
     what: ClassVar[str]

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from lorafleet.declaration import Declaration, RouterLimits
+from lorafleet.declaration import Declaration
 from lorafleet.disk import MARGIN_BYTES, check_room, size_text, used_bytes
 from lorafleet.engine import EngineSettings
 from lorafleet.errors import DeclarationErrors, LorafleetError, Problem, listed, nearest, shown
+from lorafleet.limits import RouterLimits
 from lorafleet.safetensors import read_header
 from lorafleet.sources import Source
 from lorafleet.targets import TargetSpec, kinds, spec_of
