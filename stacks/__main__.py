@@ -1,8 +1,14 @@
 """The Pulumi program: each environment is one file of this folder, named after its stack."""
 
+import gc
 import importlib
+import os
 
-import pulumi
+# A preview waits for this program, which lives for a second: it need not look for garbage, nor pydantic for plugins.
+gc.disable()
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+import pulumi  # noqa: E402
 
 stack = pulumi.get_stack()
 try:

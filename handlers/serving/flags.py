@@ -112,10 +112,14 @@ def engine_command(
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """The part of the launcher's environment that the engine gets: all but secrets and what would change its ways."""
+    """The part of the launcher's environment that the engine gets: all but secrets and what would change its ways.
+
+    Who started the launcher may have marked it with LORAFLEET_ variables, so as to find all that it leaves behind:
+    those are handed on.
+    """
     dropped = {"VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS"}
     return {
         name: value
         for name, value in environment.items()
-        if name not in dropped and not name.startswith(("PULUMI_", "LORAFLEET_"))
+        if name not in dropped and not name.startswith("PULUMI_")
     }

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 RUN_VARIABLE = "LORAFLEET_RUN"
@@ -77,7 +77,9 @@ class Member:
 
 def members(run: Path) -> list[Member]:
     """All processes of a run folder, leader first; those of other users cannot be seen."""
-    return sorted((member for folder, member in _marked() if folder == str(run)), key=lambda m: not m.leads)
+    found = sorted((member for folder, member in _marked() if folder == str(run)), key=lambda m: m.identity.started)
+    # A child may lead a session of its own (HAProxy's master does); the process that was started is the oldest.
+    return [replace(member, leads=member.leads and index == 0) for index, member in enumerate(found)]
 
 
 def run_folders(state_dir: Path) -> set[Path]:

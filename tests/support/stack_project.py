@@ -20,7 +20,7 @@ import yaml
 from providers.local import process
 
 ROOT = Path(__file__).resolve().parents[2]
-_COMMAND_TIMEOUT_S = 120
+_COMMAND_TIMEOUT_S = 300  # vLLM needs 15 to 60 s to start, more on a busy machine
 
 
 def free_port() -> int:
@@ -44,10 +44,11 @@ class Ran:
 
 @dataclass
 class StackProject:
-    """A copy of the repository's stack, with free ports and a stand-in for vLLM."""
+    """A copy of the repository's stack, with free ports; `real`: with vLLM, else with a stand-in for it."""
 
     folder: Path
     stack: str = "local"
+    real: bool = False
     ports: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,7 +67,8 @@ class StackProject:
         self.ports = {"server": free_port(), "router": free_port(), "metrics": free_port()}
         config = yaml.safe_load((ROOT / "stacks" / "Pulumi.local.yaml").read_text())["config"]
         fleet = config["serving:fleet"]
-        fleet["targets"]["server"] |= {"port": self.ports["server"], "python": str(self.stand_in), "drainTimeoutS": 1}
+        python = ROOT / ".venv-serving" / "bin" / "python" if self.real else self.stand_in
+        fleet["targets"]["server"] |= {"port": self.ports["server"], "python": str(python), "drainTimeoutS": 1}
         fleet["router"] |= {"port": self.ports["router"], "metricsPort": self.ports["metrics"]}
         self.write_config({"serving:fleet": fleet})
         self.run("stack", "init", self.stack).ok()

@@ -92,8 +92,15 @@ def test_no_pickle_and_no_remote_code() -> None:
 
 
 def test_the_engine_inherits_no_secret() -> None:
-    given = {"PATH": "/bin", "HF_TOKEN": "s", "PULUMI_CONFIG_PASSPHRASE": "s", "VLLM_API_KEY": "s", "LANG": "C"}
-    assert flags.inherited(given) == {"PATH": "/bin", "LANG": "C"}
+    given = {
+        "PATH": "/bin",
+        "LORAFLEET_RUN": "r",
+        "HF_TOKEN": "s",
+        "PULUMI_CONFIG_PASSPHRASE": "s",
+        "VLLM_API_KEY": "s",
+        "LANG": "C",
+    }
+    assert flags.inherited(given) == {"PATH": "/bin", "LORAFLEET_RUN": "r", "LANG": "C"}
 
 
 def test_every_plugin_that_is_allowed_is_an_entry_point() -> None:
