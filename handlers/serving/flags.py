@@ -119,7 +119,5 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     """
     dropped = {"VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS"}
     return {
-        name: value
-        for name, value in environment.items()
-        if name not in dropped and not name.startswith("PULUMI_")
+        name: value for name, value in environment.items() if name not in dropped and not name.startswith("PULUMI_")
     }
