@@ -13,7 +13,7 @@ class RouterLimits(Model):
     Fields:
         max_body_kib: longest request body, in KiB.
         max_tokens: highest number of tokens that a request may ask for.
-        queue_timeout_s: longest wait for a free target, in seconds; then 503 with Retry-After.
+        queue_timeout_s: longest wait for a free target, in seconds; then 429 with Retry-After.
         response_timeout_s: longest silence of a target during an answer, in seconds.
     """
 

@@ -194,10 +194,12 @@ def resolve(fleet: Fleet, *, cache: digest_cache.Cache | None = None) -> Plan:
     report = Report(fleet.origin)
     root = fleet.origin.root
     facts = _look_at_base(fleet, root, report, cache)
-    planned = [_planned_adapter(name, adapter, fleet, facts, report, cache) for name, adapter in fleet.adapters.items()]
+    # By name: Pulumi hands a declaration over sorted, a stack file has the order of its author.
+    adapters_by_name = sorted(fleet.adapters.items())
+    planned = [_planned_adapter(name, adapter, fleet, facts, report, cache) for name, adapter in adapters_by_name]
     ready = tuple(adapter for adapter in planned if adapter is not None)
     base = _planned_base(fleet, facts)
-    names = (base.name, *fleet.adapters)
+    names = (base.name, *sorted(fleet.adapters))
     sizes = [base.size_bytes, *(adapter.size_bytes for adapter in ready)]
     disk_bytes = None if None in sizes else sum(size for size in sizes if size is not None)
     for name, target in fleet.targets.items():

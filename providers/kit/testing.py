@@ -6,7 +6,6 @@ brings its contract tests in its own folder.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -21,14 +20,13 @@ class Place:
     """Where a case runs: a scratch folder of its own, and TCP ports of 127.0.0.1 that are free."""
 
     folder: Path
+    free_port: Callable[[], int]
     _ports: dict[str, int] = field(default_factory=dict)
 
     def port(self, use: str) -> int:
         """A free port; the same one for the same `use`."""
         if use not in self._ports:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self._ports[use] = probe.getsockname()[1]
+            self._ports[use] = self.free_port()
         return self._ports[use]
 
 

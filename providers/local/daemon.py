@@ -55,6 +55,7 @@ _PASSED_ON = [
     "XDG_CACHE_HOME",
 ]
 _LOG_LINES = 15
+_UNNAMED = ".new-"  # a folder that a kill kept from getting its owner and its name
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:
@@ -144,10 +145,16 @@ class Daemon:
     # -- changing it ----------------------------------------------------------------------------------------
 
     def claim(self, urn: str, command: Sequence[str]) -> None:
-        """Makes the folder and says whose it is, before anything else exists."""
-        self.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Makes the folder and says whose it is, before anything else exists. There is none without an owner."""
         self.log_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(self.run / "owner.json", canonical({"urn": urn, "command": list(command)}))
+        self.run.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        owner = canonical({"urn": urn, "command": list(command)})
+        if self.run.is_dir():
+            write_private(self.run / "owner.json", owner)
+            return
+        unnamed = Path(tempfile.mkdtemp(dir=self.run.parent, prefix=_UNNAMED))
+        write_private(unnamed / "owner.json", owner)
+        unnamed.rename(self.run)
 
     def start(self, command: Sequence[str], content: bytes, *, path: Path) -> None:
         """Writes the configuration and starts the process in a session of its own, so that it outlives the plugin.
@@ -186,7 +193,7 @@ class Daemon:
         """Ends the process and removes its folder; the log stays."""
         await self.stop(ctx, drain_s=drain_s)
         shutil.rmtree(self.run, ignore_errors=True)
-        if not any(self.run.parent.glob("*")):
+        if all(left.name.startswith(_UNNAMED) for left in self.run.parent.glob("*")):
             shutil.rmtree(self.run.parent, ignore_errors=True)
 
     async def wait_ready(self, ctx: kit.Context, what: str) -> None:
@@ -220,7 +227,7 @@ def leftovers(state_dir: str, urn: str) -> list[kit.Leftover]:
     """Run folders and processes below `state_dir` that belong to `urn`."""
     root = Path(state_dir) / "run"
     # A folder can be lost while its process lives, and a folder can be there before any process is.
-    folders = {path.parent for path in root.glob("*/owner.json")} | process.run_folders(root)
+    folders = {path.parent for path in root.glob("[!.]*/owner.json")} | process.run_folders(root)
     return [
         kit.Leftover(str(folder), folder.stat().st_mtime if folder.exists() else 0.0)
         for folder in folders

@@ -23,10 +23,11 @@ class ManifestBase(kit.Model):
 
 
 class ManifestAdapter(kit.Model):
-    """An adapter: public name, source URI, content digest, LoRA rank."""
+    """An adapter: public name, source URI (with its `revision` for `hf://`), content digest, LoRA rank."""
 
     name: str
     source: str
+    revision: str | None = None
     digest: str
     rank: int
 
@@ -90,7 +91,7 @@ class ModelServer(Supervised[ServerInputs, ServerOutputs]):
     def document(self, daemon: Daemon, inputs: ServerInputs) -> dict[str, Any]:
         return {
             "version": 1,
-            "manifest": inputs.manifest.model_dump(mode="json", by_alias=True),
+            "manifest": _manifest(inputs.manifest),
             "store": str(daemon.run / "store"),
             "host": inputs.host,
             "port": inputs.port,
@@ -117,6 +118,15 @@ class ModelServer(Supervised[ServerInputs, ServerOutputs]):
 
     def drain_s(self, document: dict[str, Any]) -> float:
         return float(document.get("drainTimeoutS", 30))
+
+
+def _manifest(manifest: Manifest) -> dict[str, Any]:
+    """As the plan writes it, so that both have the same digest: an adapter has a revision or no such key."""
+    document = manifest.model_dump(mode="json", by_alias=True)
+    for adapter in document["adapters"]:
+        if adapter["revision"] is None:
+            del adapter["revision"]
+    return document
 
 
 def _url(inputs: ServerInputs) -> str:

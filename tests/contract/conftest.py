@@ -12,6 +12,7 @@ import pytest
 from providers.kit import registry
 from providers.kit.testing import Case, Place
 from tests.support.plugin_client import Plugin
+from tests.support.ports import free_port
 
 
 def all_cases() -> list[Case]:
@@ -29,7 +30,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def place(case: Case, tmp_path: Path) -> Iterator[Place]:
-    here = Place(tmp_path)
+    here = Place(tmp_path, free_port)
     with case.platform(here) if case.platform else contextlib.nullcontext():
         yield here
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo"
@@ -27,13 +28,6 @@ needs_serving = pytest.mark.skipif(not PYTHON.exists(), reason="make setup has n
 def questions() -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = json.loads((DEMO / "questions.json").read_text(encoding="utf-8"))["questions"]
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def manifest() -> dict[str, Any]:

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from handlers.serving import digest
-from tests.e2e.launcher_kit import PYTHON, ROOT, free_port, needs_serving, wait_until
+from tests.e2e.launcher_kit import PYTHON, ROOT, needs_serving, wait_until
+from tests.support.ports import free_port
 from tests.unit.serving_kit import make_adapter, make_model
 
 pytestmark = needs_serving

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.stack_project import StackProject, command_line, free_port, wait_for
+from tests.support.ports import free_port
+from tests.support.stack_project import StackProject, command_line, wait_for
 
 
 def ask(project: StackProject, key: str, model: str = "easycontract") -> tuple[int, dict[str, str], str]:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -18,16 +17,10 @@ from typing import Any
 import yaml
 
 from providers.local import process
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 _COMMAND_TIMEOUT_S = 300  # vLLM needs 15 to 60 s to start, more on a busy machine
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -43,7 +43,7 @@ def test_manifest(project: Project) -> None:
                 "digest": pins["adapters"][name],
                 "rank": 8,
             }
-            for name in ("easycontract", "checklist")
+            for name in ("checklist", "easycontract")  # by name, whatever the order in the file
         ],
     }
 
@@ -72,7 +72,7 @@ def test_what_a_target_serves(project: Project) -> None:
     plan = project.plan()
     target = plan.target("server")
     files = [path for path in (project.root / "models").rglob("*") if path.is_file()]
-    assert target.models == ("exaone-3.5-2.4b", "easycontract", "checklist")
+    assert target.models == ("exaone-3.5-2.4b", "checklist", "easycontract")
     assert target.max_loras == 3
     assert target.disk_bytes == sum(path.stat().st_size for path in files)
     assert target.engine.launch() == {
@@ -85,9 +85,9 @@ def test_what_a_target_serves(project: Project) -> None:
         "extraArgs": [],
     }
     digest = project.fleet["release"]["adapters"]["checklist"]
-    assert plan.adapters[1].served_name == f"checklist@sha256-{digest[7:23]}"
+    assert plan.adapters[0].served_name == f"checklist@sha256-{digest[7:23]}"
     assert plan.router_models()[0] == {"name": "exaone-3.5-2.4b", "digest": None}
-    assert plan.router_models()[2] == {"name": "checklist", "digest": digest}
+    assert plan.router_models()[1] == {"name": "checklist", "digest": digest}
     with pytest.raises(KeyError):
         plan.target("other")
 
@@ -109,14 +109,14 @@ def test_model_and_adapter_of_the_hub(project: Project) -> None:
     plan = project.plan()
     manifest = plan.manifest()
     assert manifest["baseModel"]["revision"] == COMMIT and manifest["baseModel"]["digest"] is None
-    assert manifest["adapters"][0] == {
+    assert manifest["adapters"][1] == {
         "name": "easycontract",
         "source": "hf://team/easycontract",
         "revision": COMMIT,
         "digest": project.fleet["release"]["adapters"]["easycontract"],
         "rank": 16,
     }
-    assert manifest["adapters"][1]["source"] == "gs://models/checklist"
+    assert manifest["adapters"][0]["source"] == "gs://models/checklist"
     assert plan.target("server").disk_bytes is None
     assert "unknown until it is fetched" in plan.render()
 
@@ -149,7 +149,7 @@ def test_json(project: Project) -> None:
     assert content["targets"]["server"]["engine"]["maxModelLen"] == 512
     assert content["targets"]["server"]["maxLoras"] == 3
     assert content["router"]["endpoint"] == "http://127.0.0.1:8100/v1"
-    assert content["adapters"][0]["servedName"].startswith("easycontract@sha256-")
+    assert content["adapters"][0]["servedName"].startswith("checklist@sha256-")
 
 
 def test_print_out(project: Project) -> None:

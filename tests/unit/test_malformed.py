@@ -55,7 +55,7 @@ def check_form(error: LorafleetError, project: Project) -> None:
 
 def test_the_unchanged_project_is_right(project: Project) -> None:
     plan = project.plan()
-    assert [adapter.name for adapter in plan.adapters] == ["easycontract", "checklist"]
+    assert [adapter.name for adapter in plan.adapters] == ["checklist", "easycontract"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
