@@ -1,6 +1,6 @@
-"""The `lorafleet` command: look at a declaration without Pulumi and without any platform.
+"""The `lorafleet` command: look at a declaration without Pulumi and without any platform, begin a new platform.
 
-Exit codes: 0 all is well, 1 the declaration or a file is wrong, 2 the command line is wrong.
+Exit codes: 0 all is well, 1 the declaration, a file or a name is wrong, 2 the command line is wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lorafleet.errors import LorafleetError, Problem
 
-_DESCRIPTION = "Look at a fleet's declaration without Pulumi and without any platform."
+_DESCRIPTION = "Look at a fleet's declaration without Pulumi and without any platform, or begin a new platform."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _plan(options.stack, as_json=options.json)
             case "check":
                 return _check(options.stack)
+            case "new-platform":
+                return _new_platform(options.name)
             case _:
                 return _digest(options.folder, options.kind)
     except LorafleetError as error:
@@ -50,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=("adapter", "model"),
         help="which files count (default: adapter if it looks like one)",
     )
+    platform = commands.add_parser("new-platform", help="write the skeleton of a platform's folder, providers/NAME/")
+    platform.add_argument("name", metavar="NAME", help="the folder's name and the `kind` of targets, as in my_cloud")
     return parser
 
 
@@ -86,6 +90,16 @@ def _digest(folder: Path, kind: str | None) -> int:
             allowed=problem.allowed,
             next_action=problem.next_action,
         ) from None
+    return 0
+
+
+def _new_platform(name: str) -> int:
+    from lorafleet.scaffold import new_platform
+
+    folder = new_platform(find_root(Path.cwd()), name)
+    print(f"providers/{name}/ has {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    print(f"  test:    python -m pytest tests/contract -k {name}.Deployment")
+    print(f"  next:    follow providers/{name}/README.md; the skeleton talks to a stand-in until you replace it")
     return 0
 
 

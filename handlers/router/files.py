@@ -28,6 +28,7 @@ class State:
     error: dict[str, str] | None = None
     haproxy_pid: int | None = None
     config_digest: str | None = None
+    refused_digest: str | None = None
     pid: int = field(default_factory=os.getpid)
 
     def set(self, phase: str, detail: str, error: RouterError | None = None) -> None:
@@ -56,6 +57,7 @@ class State:
             "haproxyPid": self.haproxy_pid,
             "updatedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "configDigest": self.config_digest,
+            "refusedDigest": self.refused_digest,
         }
         temporary = self.path.with_name(f".{self.path.name}.{self.pid}.tmp")
         try:

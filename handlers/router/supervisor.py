@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import resource
 import signal
@@ -181,15 +182,20 @@ class _Supervisor:
         """The file as it is now, if it is good; else the former configuration goes on serving."""
         _tell(self._state, "reloading", "reading the router file again")
         former_folder = self._run_dir / (self._run_dir / files.CURRENT).readlink()
+        asked: str | None = None
         try:
-            router = config.load(self._router_file)
+            content = config.read_bytes(self._router_file, "the router file")
+            asked = hashlib.sha256(content).hexdigest()
+            router = config.parse(content, str(self._router_file))
             self._must_stay(router)
             folder = await self._write_checked(router)
             await self._switch(router, folder, former_folder)
         except RouterError as error:
             _say(f"The router file was refused; the former one goes on serving.\n{error}")
+            self._state.refused_digest = asked
             self._ready(error)
             return
+        self._state.refused_digest = None
         self._router = router
         files.remove_generations_but(self._run_dir, folder)
         self._ready(None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 from providers import kit
 
@@ -28,18 +30,25 @@ class KeyOutputs(kit.Outputs):
 class ApiKey(kit.Resource[KeyInputs, KeyOutputs]):
     """A key for a Bearer token."""
 
-    async def problems(self, ctx: kit.Context, inputs: KeyInputs, old: KeyInputs | None) -> list[kit.Problem]:
+    async def problems(self, ctx: kit.Context, inputs: KeyInputs, old: KeyInputs | None) -> AsyncIterator[kit.Problem]:
         value = inputs.value
-        if value is None or (len(value) >= 20 and value.isascii() and value.isprintable() and " " not in value):
-            return []
-        return [
-            kit.Problem(
+        if value is not None and not (
+            len(value) >= 20 and value.isascii() and value.isprintable() and " " not in value
+        ):
+            yield kit.Problem(
                 ("value",),
                 "is too easy to guess or cannot stand in a header",
                 "at least 20 printable ASCII characters without spaces",
                 "give a longer key, or none: then one is made",
             )
-        ]
+
+    def preview(self) -> Mapping[str, Callable[[KeyInputs], Any]]:
+        def outputs(inputs: KeyInputs) -> KeyOutputs:
+            if inputs.value is None:
+                raise kit.NotKnownYetError("a key that is made is not known before")
+            return _outputs(inputs.value)
+
+        return {"key": lambda inputs: outputs(inputs).key, "sha256": lambda inputs: outputs(inputs).sha256}
 
     async def create(self, ctx: kit.Context, inputs: KeyInputs) -> tuple[str, KeyOutputs]:
         outputs = _outputs(inputs.value or f"lf-{secrets.token_urlsafe(_RANDOM_BYTES)}")

@@ -3,7 +3,7 @@
 Importing it loads neither gRPC nor Pulumi: a component's spec and a resource's models stay cheap to import.
 """
 
-from .errors import Problem, ResourceError
+from .errors import NotKnownYetError, Problem, ResourceError
 from .fields import AutoName, Expected, Inputs, Model, Normalised, Outputs, Replaced, Secret
 from .resource import Context, Leftover, Reading, Resource, wait_until
 
@@ -15,6 +15,7 @@ __all__ = [
     "Leftover",
     "Model",
     "Normalised",
+    "NotKnownYetError",
     "Outputs",
     "Problem",
     "Reading",

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from lorafleet.errors import nearest
 
 from . import fields, values
-from .errors import Problem
+from .errors import NotKnownYetError, Problem
 from .fields import Inputs
 from .values import Path
 
@@ -39,7 +39,8 @@ def check(model: type[Inputs], news: dict[str, Any], olds: dict[str, Any] | None
     plain = {key: value for key, value in values.unseal(news).items() if value is not None}
     _fill_auto_names(model, plain, values.unseal(olds or {}), name=name, seed=seed)
     sealed = values.sealed_paths(news)
-    result = _check_partly_known(model, plain) if values.has_unknown(plain) else _check_known(model, plain)
+    checker = _check_partly_known if values.has_unknown(plain) else _check_known
+    result = checker(model, plain, sealed)
     result.inputs = values.reseal(result.inputs, sealed | fields.secret_paths(model, result.inputs))
     return result
 
@@ -55,17 +56,20 @@ def _fill_auto_names(
         if fields.has(info, fields.auto_name) and not plain.get(wire):
             nonce = hashlib.sha256(seed + wire.encode()).hexdigest()[:8]
             safe = "".join(c if c.isalnum() and c.isascii() else "-" for c in name.lower()).strip("-")
-            plain[wire] = olds.get(wire) or f"{safe[:50] or 'resource'}-{nonce}"
+            if not safe[:1].isalpha():
+                safe = f"r-{safe}".rstrip("-")
+            plain[wire] = olds.get(wire) or f"{safe[:50]}-{nonce}"
 
 
 def load(model: type[Inputs], properties: dict[str, Any]) -> Inputs:
     """The inputs of a resource from properties that were checked before (a state, a create request)."""
     known = {key: value for key, value in values.unseal(properties).items() if value is not None}
-    return model.model_validate(known)
+    return _validate(model, known)
 
 
-class NotKnownYetError(Exception):
-    """An output was asked for that follows from an input which is still unknown."""
+def _validate(model: type[Inputs], plain: dict[str, Any]) -> Inputs:
+    # By wire names alone: under another name, a secret's mark would not be found again.
+    return model.model_validate(plain, by_alias=True, by_name=False)
 
 
 class PartlyKnown:
@@ -84,11 +88,11 @@ class PartlyKnown:
         return _adapter(info).validate_python(value)
 
 
-def _check_known(model: type[Inputs], plain: dict[str, Any]) -> Checked:
+def _check_known(model: type[Inputs], plain: dict[str, Any], sealed: set[Path]) -> Checked:
     try:
-        instance = model.model_validate(plain)
+        instance = _validate(model, plain)
     except ValidationError as error:
-        return Checked(plain, problems=problems_of(model, plain, error))
+        return Checked(plain, problems=problems_of(model, plain, error, sealed))
     return Checked(dump(instance), instance)
 
 
@@ -98,7 +102,7 @@ def dump(instance: BaseModel) -> dict[str, Any]:
     return dumped
 
 
-def _check_partly_known(model: type[Inputs], plain: dict[str, Any]) -> Checked:
+def _check_partly_known(model: type[Inputs], plain: dict[str, Any], sealed: set[Path]) -> Checked:
     result = Checked(dict(plain))
     known = fields.by_alias(model)
     unknown = values.unknown_paths(plain)
@@ -120,9 +124,9 @@ def _check_partly_known(model: type[Inputs], plain: dict[str, Any]) -> Checked:
             continue
         adapter = _adapter(info)
         try:
-            value = adapter.validate_python(plain[wire])
+            value = adapter.validate_python(plain[wire], by_alias=True, by_name=False)
         except ValidationError as error:
-            found = problems_of(model, plain, error, below=(wire,))
+            found = problems_of(model, plain, error, sealed, below=(wire,))
             result.problems += [p for p in found if not any(_touches(p.path, at) for at in unknown)]
             continue
         if not values.has_unknown(plain[wire]):
@@ -141,10 +145,13 @@ def _touches(a: Path, b: Path) -> bool:
 
 
 def problems_of(
-    model: type[BaseModel], plain: dict[str, Any], error: ValidationError, *, below: Path = ()
+    model: type[BaseModel], plain: dict[str, Any], error: ValidationError, sealed: set[Path], *, below: Path = ()
 ) -> list[Problem]:
-    """One problem per fault that pydantic found; values of secret fields are never shown."""
-    secret = fields.secret_paths(model, plain)
+    """One problem per fault that pydantic found.
+
+    Values of secret fields are never shown, nor what the program marked secret (`sealed`), whatever field it is in.
+    """
+    secret = fields.secret_paths(model, plain) | sealed
     problems: list[Problem] = []
     for fault in error.errors(include_url=False, include_input=False):
         path = _wire_path(plain, (*below, *fault["loc"]))

@@ -50,6 +50,21 @@ def diff(
     return [c for c in changes if not any(_covers(entry, c.path) for entry in ignored)]
 
 
+def merge(*found: list[Change]) -> list[Change]:
+    """All changes, each path once."""
+    return list({change.path: change for changes in reversed(found) for change in changes}.values())
+
+
+def diff_truth(model: type[Outputs], state: dict[str, Any], truth: dict[str, Any]) -> list[Change]:
+    """Outputs that are not as the state remembers: an update brings it, and who depends on it, up to date."""
+    before, now = values.unseal(state), values.unseal(truth)
+    return [
+        Change((wire,), "update", replace=False, of_input=False)
+        for wire in fields.by_alias(model)
+        if before.get(wire) != now.get(wire)
+    ]
+
+
 def diff_outputs(model: type[Outputs], state: dict[str, Any]) -> list[Change]:
     """Outputs in the state that are not as they are expected to be: what `read` found to be broken."""
     plain = values.unseal(state)

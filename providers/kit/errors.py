@@ -45,3 +45,7 @@ class Problem:
         if self.next_action:
             parts.append(f"next: {self.next_action}")
         return "; ".join(parts)
+
+
+class NotKnownYetError(Exception):
+    """Something was asked for that follows from an input which is unknown at preview."""

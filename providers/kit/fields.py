@@ -9,7 +9,7 @@ class Inputs(kit.Inputs):
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -122,24 +122,21 @@ def secret_paths(model: type[BaseModel], value: Any, at: tuple[str | int, ...] =
     if not isinstance(value, dict):
         return found
     for name, (_, field) in by_alias(model).items():
-        if name not in value or value[name] is None:
+        if value.get(name) is None:
             continue
         here = (*at, name)
-        if has(field, secret):
-            found.add(here)
-            continue
-        nested = models_in(field.annotation)
-        for inner in nested:
-            found |= _nested_secrets(inner, value[name], here)
+        found |= {here} if has(field, secret) else _secrets_below(field.annotation, value[name], here)
     return found
 
 
-def _nested_secrets(model: type[BaseModel], value: Any, at: tuple[str | int, ...]) -> set[tuple[str | int, ...]]:
-    if isinstance(value, list):
-        return {p for i, item in enumerate(value) for p in _nested_secrets(model, item, (*at, i))}
-    if isinstance(value, dict):
-        known = set(by_alias(model))
-        if set(value) <= known:
-            return secret_paths(model, value, at)
-        return {p for key, item in value.items() for p in _nested_secrets(model, item, (*at, key))}
-    return set()
+def _secrets_below(annotation: Any, value: Any, at: tuple[str | int, ...]) -> set[tuple[str | int, ...]]:
+    """Follows the annotation, not the looks of the value: a dictionary's keys can be named like fields."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return secret_paths(annotation, value, at)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (list, tuple) and isinstance(value, list):
+        return {path for i, item in enumerate(value) for path in _secrets_below(arguments[0], item, (*at, i))}
+    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict):
+        return {path for key, item in value.items() for path in _secrets_below(arguments[1], item, (*at, key))}
+    # Unions and Annotated: whatever a member would find.
+    return {path for each in arguments for path in _secrets_below(each, value, at)}

@@ -4,8 +4,9 @@ A killed run can leave something on the platform that no state knows. So a creat
 carry its mark and takes one over. It must never take what the state owns: when a resource is replaced, the
 engine will delete the old one later in the same run. What the state owns shows in the requests of the run
 (diff, read, update, delete name the id); such ids are left alone. What cannot be seen that way is a resource
-whose replacement was forced (`pulumi up --replace`) and is not read first; should it be taken over, the delete
-that follows is not carried out (see `deleted`). Either way one thing exists at the end.
+whose replacement was forced (`pulumi up --replace`) and is not read first. Should it be taken over, the delete
+that follows in the same run is not carried out, so one thing exists at the end; only a run that is killed between
+the two leaves a pending delete of what is in use. Resources that are deleted before they are replaced never get there.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from . import fields, values
-from .check import NotKnownYetError, PartlyKnown, dump
-from .errors import ResourceError
+from .check import PartlyKnown, dump
+from .errors import NotKnownYetError, ResourceError
 from .fields import Inputs, Outputs
 from .resource import Context, Reading, Resource
 
@@ -142,18 +143,20 @@ class Lifecycle:
 
     async def _guarded(self, ctx: Context, work: Awaitable[T], limit_s: float) -> T:
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(limit_s) as limit:
                 return await work
         except TimeoutError as error:
+            if not limit.expired():
+                raise self._failure(ctx, error) from error
             waiting = f" while waiting for: {ctx.waiting_for}" if ctx.waiting_for else ""
             reason = ResourceError(
                 f"took longer than {limit_s:g} s{waiting}",
-                next_action="run `pulumi up` again to go on, or raise the time limit (custom_timeouts)",
+                next_action="run the command again to go on, or raise the time limit (custom_timeouts)",
             )
             raise self._failure(ctx, reason) from error
         except asyncio.CancelledError:
             waiting = f" while waiting for: {ctx.waiting_for}" if ctx.waiting_for else ""
-            reason = ResourceError(f"was cancelled{waiting}", next_action="run `pulumi up` again to go on")
+            reason = ResourceError(f"was cancelled{waiting}", next_action="run the command again to go on")
             raise self._failure(ctx, reason) from None
         except Exception as error:
             raise self._failure(ctx, error) from error
@@ -170,6 +173,9 @@ def describe(error: BaseException) -> str:
     """One clear message; an error that is not the kit's own says its kind, never a traceback."""
     if isinstance(error, ResourceError):
         return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}\n  next: put that right on this machine and run the command again"
     return (
         f"{type(error).__name__}: {error}\n"
         "  next: this is a fault of the provider; report it with the command that led here"

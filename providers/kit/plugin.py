@@ -17,13 +17,13 @@ from .service import ProviderService
 _OPTIONS = [("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20)]
 
 
-def main(version: str, argv: list[str]) -> int:
+def main(version: str, argv: list[str], engine_pid: int) -> int:
     """Serves the engine whose address is the first argument; returns the exit status."""
-    asyncio.run(_serve(version, next((arg for arg in argv if not arg.startswith("-")), None)))
+    asyncio.run(_serve(version, next((arg for arg in argv if not arg.startswith("-")), None), engine_pid))
     return 0
 
 
-async def _serve(version: str, engine_address: str | None) -> None:
+async def _serve(version: str, engine_address: str | None, engine_pid: int) -> None:
     server = grpc.aio.server(options=_OPTIONS)
     service = ProviderService(version, EngineLog(engine_address))
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(service, server)
@@ -36,7 +36,7 @@ async def _serve(version: str, engine_address: str | None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    watcher = asyncio.create_task(_watch_parent(ended))
+    watcher = asyncio.create_task(_watch_parent(engine_pid, ended))
     await ended.wait()
     watcher.cancel()
     # The engine says so when all is done, or is gone. Nobody waits for an answer, but a preview waits for this
@@ -44,9 +44,8 @@ async def _serve(version: str, engine_address: str | None) -> None:
     os._exit(0)
 
 
-async def _watch_parent(ended: asyncio.Event) -> None:
+async def _watch_parent(parent: int, ended: asyncio.Event) -> None:
     """The engine starts plugins in process groups of their own: one that was killed leaves them behind."""
-    parent = os.getppid()
     while os.getppid() == parent:  # noqa: ASYNC110 - nothing tells a process that its parent is gone
         await asyncio.sleep(0.5)
     ended.set()

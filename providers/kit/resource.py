@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast, get_args, get_origin
 
@@ -55,6 +55,8 @@ class Context:
 
     urn: str
     name: str
+    owned: frozenset[str] = frozenset()
+    """Ids of this resource type that the state is known to own, from what this run has seen so far."""
     say: Callable[[str, Severity], Awaitable[None]] | None = None
     waiting_for: str = ""
     made: tuple[str, Outputs] | None = field(default=None)
@@ -113,20 +115,24 @@ class Resource(ABC, Generic[I, O]):
         """Time limit of a create, update or delete in seconds, unless the program sets `custom_timeouts`."""
         return 600.0
 
-    async def problems(self, ctx: Context, inputs: I, old: I | None) -> Sequence[Problem]:
+    async def problems(self, ctx: Context, inputs: I, old: I | None) -> AsyncIterator[Problem]:
         """Faults that only this machine or the platform can tell (a port taken, a quota). Must not change anything.
 
         Called at preview and before create and update, once no input is wrong. At preview, reading an input that
         is still unknown ends the method; what it needs none of those for comes first.
         """
-        return ()
+        return
+        yield  # makes this method a generator
 
     async def find(self, ctx: Context, inputs: I) -> Sequence[Leftover]:
         """What carries the mark of `ctx.urn` on the platform. The kit leaves alone what the state owns."""
         return ()
 
     def preview(self) -> Mapping[str, Callable[[I], Any]]:
-        """Outputs (Python names) that follow from the inputs, each with how: known before anything is made."""
+        """Outputs (Python names) that follow from the inputs, each with how: known before anything is made.
+
+        One that does not follow this time raises NotKnownYetError.
+        """
         return {}
 
     @abstractmethod

@@ -17,10 +17,10 @@ from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 
 from . import registry, values
-from .check import NotKnownYetError, PartlyKnown, check, dump, load
-from .diff import diff, diff_outputs
+from .check import PartlyKnown, check, dump, load
+from .diff import diff, diff_outputs, diff_truth, merge
 from .engine_log import EngineLog
-from .errors import Problem
+from .errors import NotKnownYetError, Problem
 from .fields import Inputs, Outputs, secret_paths
 from .lifecycle import AnyResource, InitFailedError, Lifecycle, Ownership, describe, state_of
 from .protocol import plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
@@ -94,7 +94,7 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
     async def Check(  # noqa: N802
         self, request: provider_pb2.CheckRequest, context: Grpc
     ) -> provider_pb2.CheckResponse:
-        return await self._answer(context, self._check(request), request.news)
+        return await self._answer(context, self._check(request), request)
 
     async def _check(self, request: provider_pb2.CheckRequest) -> provider_pb2.CheckResponse:
         resource, _ = self._resource(request.urn, request.type)
@@ -105,7 +105,8 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
             # Where something is unknown yet, the checks that do not need it are made all the same.
             known: Any = result.model or PartlyKnown(model, result.inputs)
             with contextlib.suppress(NotKnownYetError):
-                result.problems += await resource.problems(self._context(request), known, _load_old(model, olds))
+                async for problem in resource.problems(self._context(request), known, _load_old(model, olds)):
+                    result.problems.append(problem)
         hidden = values.sealed_paths(news) | secret_paths(model, values.unseal(result.inputs))
         redact = values.redactor(result.inputs, news)
         return provider_pb2.CheckResponse(
@@ -116,16 +117,24 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
     async def Diff(  # noqa: N802
         self, request: provider_pb2.DiffRequest, context: Grpc
     ) -> provider_pb2.DiffResponse:
-        return await self._answer(context, self._diff(request), request.news)
+        return await self._answer(context, self._diff(request), request)
 
     async def _diff(self, request: provider_pb2.DiffRequest) -> provider_pb2.DiffResponse:
         resource, lifecycle = self._resource(request.urn, request.type)
         lifecycle.owned(request.id)
-        old_inputs, state = values.decode(request.old_inputs), values.decode(request.olds)
+        old_inputs, state, news = (values.decode(each) for each in (request.old_inputs, request.olds, request.news))
+        model, outputs = resource.inputs_model(), resource.outputs_model()
+        changes = diff(model, old_inputs, news, ignore=request.ignoreChanges)
         if resource.reads_at_diff:
-            old_inputs, state = await self._truth(request, resource, lifecycle, old_inputs, state)
-        changes = diff(resource.inputs_model(), old_inputs, values.decode(request.news), ignore=request.ignoreChanges)
-        changes += diff_outputs(resource.outputs_model(), state)
+            true_inputs, truth = await self._truth(request, resource, lifecycle, old_inputs, state)
+            changes = merge(
+                changes,
+                diff(model, true_inputs, news, ignore=request.ignoreChanges),
+                diff_truth(outputs, state, truth),
+                diff_outputs(outputs, truth),
+            )
+        else:
+            changes += diff_outputs(outputs, state)
         replaced = sorted({str(change.path[0]) for change in changes if change.replace})
         return provider_pb2.DiffResponse(
             changes=provider_pb2.DiffResponse.DIFF_SOME if changes else provider_pb2.DiffResponse.DIFF_NONE,
@@ -163,7 +172,7 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
     async def Create(  # noqa: N802
         self, request: provider_pb2.CreateRequest, context: Grpc
     ) -> provider_pb2.CreateResponse:
-        return await self._answer(context, self._create(request), request.properties)
+        return await self._answer(context, self._create(request), request)
 
     async def _create(self, request: provider_pb2.CreateRequest) -> provider_pb2.CreateResponse:
         resource, lifecycle = self._resource(request.urn, request.type)
@@ -183,7 +192,7 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
     async def Update(  # noqa: N802
         self, request: provider_pb2.UpdateRequest, context: Grpc
     ) -> provider_pb2.UpdateResponse:
-        return await self._answer(context, self._update(request), request.news, request.olds)
+        return await self._answer(context, self._update(request), request)
 
     async def _update(self, request: provider_pb2.UpdateRequest) -> provider_pb2.UpdateResponse:
         resource, lifecycle = self._resource(request.urn, request.type)
@@ -206,7 +215,7 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
     async def Read(  # noqa: N802
         self, request: provider_pb2.ReadRequest, context: Grpc
     ) -> provider_pb2.ReadResponse:
-        return await self._answer(context, self._read(request), request.properties, request.inputs)
+        return await self._answer(context, self._read(request), request)
 
     async def _read(self, request: provider_pb2.ReadRequest) -> provider_pb2.ReadResponse:
         resource, lifecycle = self._resource(request.urn, request.type)
@@ -230,7 +239,7 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
         )
 
     async def Delete(self, request: provider_pb2.DeleteRequest, context: Grpc) -> empty_pb2.Empty:  # noqa: N802
-        return await self._answer(context, self._delete(request), request.properties)
+        return await self._answer(context, self._delete(request), request)
 
     async def _delete(self, request: provider_pb2.DeleteRequest) -> empty_pb2.Empty:
         resource, lifecycle = self._resource(request.urn, request.type)
@@ -253,14 +262,18 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
         return resource, Lifecycle(registry.token_of(type(resource)), resource, self._ownership)
 
     def _context(self, request: Any) -> Context:
+        redact = _redactor(request)
+
         async def say(message: str, severity: Severity) -> None:
-            await self._log.say(request.urn, message, severity)
+            await self._log.say(request.urn, redact(message), severity)
 
-        return Context(urn=request.urn, name=_name(request), say=say)
+        token = registry.token_of(registry.find(request.type or request.urn.split("::")[2]))
+        owned = frozenset(owned_id for of, owned_id in self._ownership.by_state if of == token)
+        return Context(urn=request.urn, name=_name(request), owned=owned, say=say)
 
-    async def _answer(self, context: Grpc, work: Awaitable[M], *properties: Any) -> M:
+    async def _answer(self, context: Grpc, work: Awaitable[M], request: Any) -> M:
         """Runs one call; whatever goes wrong reaches the engine as one clear message without secrets."""
-        redact = values.redactor(*(values.decode(each) for each in properties))
+        redact = _redactor(request)
         task: asyncio.Task[M] = asyncio.ensure_future(work)
         self._running.add(task)
         try:
@@ -311,6 +324,12 @@ async def _abort_keeping_state(context: Grpc, failure: _WithStateError, redact: 
         message,
         trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),),
     )
+
+
+def _redactor(request: Any) -> Callable[[str], str]:
+    """Takes the secrets of all properties of a request out of a text."""
+    parts = ("news", "olds", "old_inputs", "inputs", "properties")
+    return values.redactor(*(values.decode(getattr(request, part)) for part in parts if hasattr(request, part)))
 
 
 def _name(request: Any) -> str:

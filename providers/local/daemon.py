@@ -13,12 +13,14 @@ and the digest of its configuration in its environment, and every call looks at 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,34 +30,11 @@ from providers import kit
 
 from . import process
 
-# What a server may need of the caller's environment. Everything else stays out, most of all Pulumi's passphrase.
-_PASSED_ON = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "CUDA_VISIBLE_DEVICES",
-    "NVIDIA_VISIBLE_DEVICES",
-    "HF_HOME",
-    "HF_ENDPOINT",
-    "HF_TOKEN",
-    "GOOGLE_APPLICATION_CREDENTIALS",
-    "STORAGE_EMULATOR_HOST",
-    "SSL_CERT_FILE",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "XDG_CACHE_HOME",
-]
+# What every process may need of the caller's environment. Everything else stays out, most of all Pulumi's passphrase.
+_PASSED_ON = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_CACHE_HOME")
 _LOG_LINES = 15
-_UNNAMED = ".new-"  # a folder that a kill kept from getting its owner and its name
+_UNNAMED = ".half-"  # a folder that a kill kept from getting its owner and its name, or from being removed
+_STALE_S = 2.0
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:
@@ -99,7 +78,7 @@ class Daemon:
 
     @property
     def config_file(self) -> Path:
-        return self.run / "config.json"
+        return self.run / process.CONFIG_NAME
 
     @property
     def state_file(self) -> Path:
@@ -131,7 +110,19 @@ class Daemon:
     def state(self) -> dict[str, Any]:
         """What the process says of itself; {} if another one wrote it (its predecessor) or none did yet."""
         leader, state = self.leader(), read_json(self.state_file)
-        return state if leader is not None and state.get("pid") == leader.identity.pid else {}
+        if leader is None:
+            # Its last word counts, if it was one about itself: `start` removes the word of a predecessor.
+            return state if state.get("phase") == "failed" else {}
+        return state if state.get("pid") == leader.identity.pid else {}
+
+    def runs_what_is_written(self) -> bool:
+        """Whether the process was started with the configuration that is in the folder now."""
+        leader = self.leader()
+        try:
+            written = launch_digest(self.command(), self.config_file.read_bytes())
+        except OSError:
+            return False
+        return leader is not None and leader.launch == written
 
     def log_tail(self) -> str:
         try:
@@ -156,14 +147,15 @@ class Daemon:
         write_private(unnamed / "owner.json", owner)
         unnamed.rename(self.run)
 
-    def start(self, command: Sequence[str], content: bytes, *, path: Path) -> None:
+    def start(self, command: Sequence[str], content: bytes, *, path: Path, passed_on: Sequence[str] = ()) -> None:
         """Writes the configuration and starts the process in a session of its own, so that it outlives the plugin.
 
-        path: the folder that the process imports its code from.
+        path: the folder that the process imports its code from. passed_on: further variables of the environment
+        that it gets, besides those that every process needs.
         """
         self.state_file.unlink(missing_ok=True)
         write_private(self.config_file, content)
-        environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
+        environment = {key: os.environ[key] for key in (*_PASSED_ON, *passed_on) if key in os.environ}
         environment |= {
             process.RUN_VARIABLE: str(self.run),
             process.URN_VARIABLE: self.owner(),
@@ -186,15 +178,23 @@ class Daemon:
     async def stop(self, ctx: kit.Context, *, drain_s: float) -> None:
         """Ends the process and its children: it may finish its requests for `drain_s`, then it is killed."""
         for waiting_for in process.end(self.run, patience_s=drain_s + 10):
-            await ctx.status(f"waiting for {waiting_for}")
+            await ctx.status(waiting_for)
             await asyncio.sleep(0.1)
 
     async def remove(self, ctx: kit.Context, *, drain_s: float) -> None:
         """Ends the process and removes its folder; the log stays."""
         await self.stop(ctx, drain_s=drain_s)
-        shutil.rmtree(self.run, ignore_errors=True)
-        if all(left.name.startswith(_UNNAMED) for left in self.run.parent.glob("*")):
-            shutil.rmtree(self.run.parent, ignore_errors=True)
+        if self.run.is_dir():
+            # In one step: a kill in the middle must not leave a folder that has lost its owner.
+            unnamed = self.run.with_name(f"{_UNNAMED}{self.run.name}")
+            shutil.rmtree(unnamed, ignore_errors=True)
+            self.run.rename(unnamed)
+            shutil.rmtree(unnamed)
+        for stale in self.run.parent.glob(f"{_UNNAMED}*"):
+            if time.time() - stale.stat().st_mtime > _STALE_S:
+                shutil.rmtree(stale, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.run.parent.rmdir()  # only if it is empty: another resource may be making its folder
 
     async def wait_ready(self, ctx: kit.Context, what: str) -> None:
         """Waits until the process says it is ready.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +66,28 @@ class ModelServer(Supervised[ServerInputs, ServerOutputs]):
     """
 
     what = "the model server"
+    passed_on = (
+        *("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
+        *("HF_HOME", "HF_ENDPOINT", "HF_TOKEN"),
+        *("GOOGLE_APPLICATION_CREDENTIALS", "STORAGE_EMULATOR_HOST", "SSL_CERT_FILE"),
+        *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    )
 
     def time_limit_s(self, inputs: ServerInputs | None) -> float:
         return 120.0 + (inputs.start_timeout_s + inputs.drain_timeout_s if inputs else 900)
 
-    async def problems(self, ctx: kit.Context, inputs: ServerInputs, old: ServerInputs | None) -> Sequence[kit.Problem]:
-        found = list(await super().problems(ctx, inputs, old))
-        if not Path(inputs.python).is_file():
-            found.append(
-                kit.Problem(
-                    ("python",),
-                    f"there is no interpreter at {inputs.python}",
-                    "the Python of the serving environment",
-                    "run `make setup`, which makes it",
-                )
+    async def problems(
+        self, ctx: kit.Context, inputs: ServerInputs, old: ServerInputs | None
+    ) -> AsyncIterator[kit.Problem]:
+        async for problem in super().problems(ctx, inputs, old):
+            yield problem
+        if not Path(inputs.python).is_file() or not os.access(inputs.python, os.X_OK):
+            yield kit.Problem(
+                ("python",),
+                f"there is no interpreter at {inputs.python} that can be run",
+                "the Python of the serving environment",
+                "run `make setup`, which makes it",
             )
-        return found
 
     def preview(self) -> Mapping[str, Callable[[ServerInputs], Any]]:
         return {"url": _url, "served": _served, "status": lambda _: "ready"}

@@ -7,12 +7,11 @@ Whose it is stands in its environment, where a child inherits it and a kill at a
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 RUN_VARIABLE = "LORAFLEET_RUN"
@@ -21,6 +20,8 @@ LAUNCH_VARIABLE = "LORAFLEET_LAUNCH"
 """Environment variable: digest of the configuration that the process was started with."""
 URN_VARIABLE = "LORAFLEET_URN"
 """Environment variable: the resource it belongs to."""
+CONFIG_NAME = "config.json"
+"""Name of the configuration in a run folder."""
 
 _PROC = Path("/proc")
 
@@ -67,7 +68,11 @@ def identify(pid: int) -> Identity | None:
 
 @dataclass(frozen=True)
 class Member:
-    """A process of a run folder. `leads`: it is the one that was started, the others are its children."""
+    """A process of a run folder. `leads`: it is the one that was started, the others are its children.
+
+    The one that was started has the folder's configuration as its last argument. (Sessions do not tell: HAProxy and
+    vLLM lead some of their own, and live for a moment when their launcher was killed.)
+    """
 
     identity: Identity
     urn: str
@@ -77,9 +82,14 @@ class Member:
 
 def members(run: Path) -> list[Member]:
     """All processes of a run folder, leader first; those of other users cannot be seen."""
-    found = sorted((member for folder, member in _marked() if folder == str(run)), key=lambda m: m.identity.started)
-    # A child may lead a session of its own (HAProxy's master does); the process that was started is the oldest.
-    return [replace(member, leads=member.leads and index == 0) for index, member in enumerate(found)]
+    return sorted((member for folder, member in _marked() if folder == str(run)), key=lambda m: not m.leads)
+
+
+def run_of(pid: int) -> tuple[Path, str] | None:
+    """(run folder, URN) that a process is marked with; None if it has no mark that can be seen."""
+    variables = _variables(pid)
+    folder = variables.get(RUN_VARIABLE)
+    return (Path(folder), variables.get(URN_VARIABLE, "")) if folder else None
 
 
 def run_folders(state_dir: Path) -> set[Path]:
@@ -92,18 +102,32 @@ def _marked() -> Iterator[tuple[str, Member]]:
     for entry in _PROC.iterdir():
         if not entry.name.isdigit():
             continue
-        with contextlib.suppress(OSError):
-            environment = (entry / "environ").read_bytes()
-            if RUN_VARIABLE.encode() not in environment:
-                continue
-            variables = dict(item.partition(b"=")[::2] for item in environment.split(b"\0"))
-            folder = variables.get(RUN_VARIABLE.encode())
-            identity = identify(int(entry.name))
-            if folder is None or identity is None:
-                continue
-            urn, launch = (os.fsdecode(variables.get(name.encode(), b"")) for name in (URN_VARIABLE, LAUNCH_VARIABLE))
-            leads = os.getsid(identity.pid) == identity.pid
-            yield os.fsdecode(folder), Member(identity, urn, launch, leads)
+        variables, identity = _variables(int(entry.name)), identify(int(entry.name))
+        folder = variables.get(RUN_VARIABLE)
+        if folder is None or identity is None:
+            continue
+        leads = _last_argument(identity.pid) == f"{folder}{os.sep}{CONFIG_NAME}"
+        yield folder, Member(identity, variables.get(URN_VARIABLE, ""), variables.get(LAUNCH_VARIABLE, ""), leads)
+
+
+def _variables(pid: int) -> dict[str, str]:
+    """The marks in a process's environment; {} if it cannot be read."""
+    try:
+        environment = (_PROC / str(pid) / "environ").read_bytes()
+    except OSError:
+        return {}
+    if RUN_VARIABLE.encode() not in environment:
+        return {}
+    pairs = (os.fsdecode(item).partition("=") for item in environment.split(b"\0"))
+    return {name: value for name, _, value in pairs if name in (RUN_VARIABLE, LAUNCH_VARIABLE, URN_VARIABLE)}
+
+
+def _last_argument(pid: int) -> str:
+    try:
+        arguments = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return ""
+    return os.fsdecode(arguments.rstrip(b"\0").rpartition(b"\0")[2])
 
 
 def end(run: Path, *, patience_s: float) -> Iterator[str]:

@@ -8,6 +8,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lorafleet.limits import RouterLimits
@@ -16,6 +17,8 @@ from providers import kit
 from .daemon import Daemon, canonical, read_json, write_private
 from .supervised import ProcessInputs, ProcessOutputs, Supervised, own_python
 
+# Requests in flight when it stops may take this long, then they are cut off.
+_DRAIN_S = 30.0
 # Targets are checked every second; one that is up is seen within two.
 _FIRST_TARGET_S = 5.0
 
@@ -49,8 +52,6 @@ class RouterInputs(ProcessInputs):
     models: list[RoutedModel]
     targets: list[RoutedTarget]
     limits: RouterLimits = RouterLimits()
-    start_timeout_s: int = 60
-    drain_timeout_s: int = 30
 
 
 class RouterOutputs(ProcessOutputs):
@@ -69,7 +70,7 @@ class RouterProcess(Supervised[RouterInputs, RouterOutputs]):
     what = "the router"
 
     def time_limit_s(self, inputs: RouterInputs | None) -> float:
-        return 60.0 + (inputs.start_timeout_s + inputs.drain_timeout_s if inputs else 90)
+        return 120.0 + _DRAIN_S
 
     def listens(self, inputs: RouterInputs) -> dict[str, int]:
         return {"port": inputs.port, "metricsPort": inputs.metrics_port}
@@ -124,24 +125,27 @@ class RouterProcess(Supervised[RouterInputs, RouterOutputs]):
             await asyncio.sleep(0.1)
         return outputs
 
-    async def reload(self, ctx: kit.Context, daemon: Daemon, inputs: RouterInputs) -> bool:
+    def runs_what_is_written(self, daemon: Daemon) -> bool:
+        # It takes over new configurations, so what it was started with does not tell.
+        return daemon.state().get("configDigest") == _sha256(daemon.config_file)
+
+    async def reload(self, ctx: kit.Context, daemon: Daemon, inputs: RouterInputs, content: bytes) -> bool:
         leader = daemon.leader()
         if leader is None or daemon.command() != list(self.command(daemon, inputs)):
             return False
-        content = canonical(self.document(daemon, inputs))
-        wanted = hashlib.sha256(content).hexdigest()
+        former, wanted = daemon.config_file.read_bytes(), hashlib.sha256(content).hexdigest()
+        self.prepare(daemon, inputs)
+        write_private(daemon.config_file, content)
         if daemon.state().get("configDigest") != wanted:
-            self.prepare(daemon, inputs)
-            write_private(daemon.config_file, content)
             leader.identity.signal(signal.SIGHUP)
         while (state := daemon.state()).get("configDigest") != wanted:
             if not leader.identity.alive():
                 return False
-            if state.get("phase") == "ready" and state.get("error"):
-                error = state["error"]
+            if state.get("refusedDigest") == wanted and state.get("error"):
+                write_private(daemon.config_file, former)
                 raise kit.ResourceError(
-                    f"the router keeps its former configuration: {error.get('what')}",
-                    next_action=str(error.get("next")),
+                    f"the router keeps its former configuration: {state['error'].get('what')}",
+                    next_action=str(state["error"].get("next")),
                     log=str(daemon.log_file),
                 )
             await ctx.status("the router to take over its new configuration")
@@ -165,7 +169,14 @@ class RouterProcess(Supervised[RouterInputs, RouterOutputs]):
         )
 
     def drain_s(self, document: dict[str, Any]) -> float:
-        return 30.0
+        return _DRAIN_S
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _endpoint(inputs: RouterInputs) -> str:

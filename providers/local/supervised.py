@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from providers import kit
 
-from . import ports
-from .daemon import Daemon, canonical, launch_digest, leftovers
+from . import ports, process
+from .daemon import Daemon, canonical, launch_digest, leftovers, write_private
 
 CODE = Path(__file__).resolve().parents[2]
 """The folder that holds `handlers/`."""
@@ -62,6 +62,8 @@ class Supervised(kit.Resource[I, O]):
     # The new one needs the port of the old one.
     delete_before_replace: ClassVar[bool] = True
     what: ClassVar[str]
+    passed_on: ClassVar[tuple[str, ...]] = ()
+    """Variables of the environment that the process needs besides the usual ones."""
 
     # -- what differs ---------------------------------------------------------------------------------------
 
@@ -88,8 +90,8 @@ class Supervised(kit.Resource[I, O]):
     def prepare(self, daemon: Daemon, inputs: I) -> None:
         """Writes further files that the configuration names."""
 
-    async def reload(self, ctx: kit.Context, daemon: Daemon, inputs: I) -> bool:
-        """Takes over a changed configuration without a restart; False if it can't."""
+    async def reload(self, ctx: kit.Context, daemon: Daemon, inputs: I, content: bytes) -> bool:
+        """Takes over a changed configuration (`content`) without a restart; False if it can't."""
         return False
 
     async def answers(self, inputs: I) -> str:
@@ -98,38 +100,35 @@ class Supervised(kit.Resource[I, O]):
 
     # -- what is shared -------------------------------------------------------------------------------------
 
-    async def problems(self, ctx: kit.Context, inputs: I, old: I | None) -> Sequence[kit.Problem]:
-        found = [
-            kit.Problem(
-                (field,),
-                f"port {port} of {inputs.host} is in use by {ports.describe_holder(port)}",
-                "a free port",
-                "choose another port in the stack file, or end that process",
-            )
-            for field, port in self.listens(inputs).items()
-            if not ports.is_free(inputs.host, port) and port not in self._own_ports(ctx, inputs, old)
-        ]
+    async def problems(self, ctx: kit.Context, inputs: I, old: I | None) -> AsyncIterator[kit.Problem]:
         if not Path(inputs.state_dir).is_absolute():
-            found.append(kit.Problem(("stateDir",), "is not an absolute path", "an absolute path", "correct it"))
-        return found
+            yield kit.Problem(("stateDir",), "is not an absolute path", "an absolute path", "correct it")
+        for field, port in self.listens(inputs).items():
+            if not ports.is_free(inputs.host, port) and not self._holds(ctx, port, old):
+                yield kit.Problem(
+                    (field,),
+                    f"port {port} of {inputs.host} is in use by {ports.describe_holder(port)}",
+                    "a free port",
+                    "choose another port in the stack file, or end that process",
+                )
 
     def listens(self, inputs: I) -> dict[str, int]:
         """{wire name of the field: port}"""
         return {"port": inputs.port}
 
-    def _own_ports(self, ctx: kit.Context, inputs: I, old: I | None) -> set[int]:
-        """Ports held by processes that are this resource's own, of this run or left over from a killed one."""
-        own: set[int] = set()
-        for folder in {inputs.state_dir, old.state_dir if old else inputs.state_dir}:
-            for leftover in leftovers(folder, ctx.urn):
-                daemon = Daemon(Path(leftover.id))
-                if daemon.leader() is not None:
-                    document = daemon.config()
-                    was = self.inputs_from(daemon, document) if document else {}
-                    own |= {was[field] for field in self.listens(inputs) if field in was}
-                    # A lost configuration: all that runs there is still ours.
-                    own |= set() if was else set(self.listens(inputs).values())
-        return own
+    def _holds(self, ctx: kit.Context, port: int, old: I | None) -> bool:
+        """Whether the port is held by a process of this resource: of this run, or left over from a killed one.
+
+        Told by the holder's own marks. A resource that was renamed or moved in the stack has another URN now; it is
+        known by what the state names.
+        """
+        pid = ports.holder(port)
+        mark = process.run_of(pid) if pid is not None else None
+        if mark is None:
+            return False
+        run, urn = mark
+        known = {*ctx.owned, *([str(Daemon.at(old.state_dir, old.name).run)] if old else [])}
+        return urn == ctx.urn or Daemon(run).owner() == ctx.urn or str(run) in known
 
     async def find(self, ctx: kit.Context, inputs: I) -> Sequence[kit.Leftover]:
         return leftovers(inputs.state_dir, ctx.urn)
@@ -146,49 +145,73 @@ class Supervised(kit.Resource[I, O]):
     async def converge(self, ctx: kit.Context, daemon: Daemon, inputs: I) -> O:
         """Makes the process run with these inputs; leaves one alone that does."""
         command, content = self.command(daemon, inputs), canonical(self.document(daemon, inputs))
-        if not await self._runs_with(ctx, daemon, inputs, launch_digest(command, content)):
+        if not await self._runs_with(ctx, daemon, inputs, command, content):
             await daemon.stop(ctx, drain_s=self.drain_s(daemon.config()))
             daemon.claim(ctx.urn, command)
             self.prepare(daemon, inputs)
-            daemon.start(command, content, path=CODE)
+            daemon.start(command, content, path=CODE, passed_on=self.passed_on)
+        else:
+            daemon.claim(ctx.urn, command)
         await daemon.wait_ready(ctx, self.what)
         leader = daemon.leader()
         return self.outputs(daemon, inputs, leader.identity.pid if leader else None, "ready")
 
-    async def _runs_with(self, ctx: kit.Context, daemon: Daemon, inputs: I, launch: str) -> bool:
+    async def _runs_with(
+        self, ctx: kit.Context, daemon: Daemon, inputs: I, command: Sequence[str], content: bytes
+    ) -> bool:
         """Whether a process runs, is not known to be broken, and has or can take over this configuration."""
         leader, phase = daemon.leader(), daemon.state().get("phase")
-        if leader is None or phase in ("failed", "draining", "stopped"):
+        if leader is None or phase in ("failed", "draining", "stopped") or not daemon.config_file.is_file():
             return False
-        if leader.launch != launch:
-            return await self.reload(ctx, daemon, inputs)
+        if leader.launch != launch_digest(command, content):
+            return await self.reload(ctx, daemon, inputs, content)
+        write_private(daemon.config_file, content)  # somebody may have changed it since
         return phase != "ready" or not await self.answers(inputs)
 
     async def read(
         self, ctx: kit.Context, resource_id: str, inputs: I | None, outputs: O | None
     ) -> kit.Reading[I, O] | None:
         daemon = Daemon(Path(resource_id))
-        leader, document = daemon.leader(), daemon.config()
+        leader = daemon.leader()
         if not daemon.run.is_dir() and leader is None:
             return None
-        if document:
-            model = self.inputs_model()
-            own = {"name": daemon.run.name, "stateDir": str(daemon.run.parent.parent)}
-            found = model.model_validate({**own, **self.inputs_from(daemon, document)})
-        elif inputs is not None:
-            found = inputs
-        else:
+        found = self._configured(daemon)
+        legible = found is not None
+        found = found or inputs
+        if found is None:
             return None
-        status = str(daemon.state().get("phase", "starting")) if leader else "dead"
+        state = daemon.state()
+        status = str(state.get("phase", "starting")) if leader or state else "dead"
+        if leader is not None and status == "ready" and not (legible and self.runs_what_is_written(daemon)):
+            status = "altered"
         unhealthy = await self._unhealthy(daemon, found, status)
         pid = leader.identity.pid if leader else None
         return kit.Reading(found, self.outputs(daemon, found, pid, status), tuple(unhealthy))
 
+    def _configured(self, daemon: Daemon) -> I | None:
+        """The inputs that the configuration in the folder was made from; None if that cannot be told."""
+        own = {"name": daemon.run.name, "stateDir": str(daemon.run.parent.parent)}
+        try:
+            read: I = self.inputs_model().model_validate({**own, **self.inputs_from(daemon, daemon.config())})
+        except (KeyError, TypeError, ValueError, AttributeError):
+            # Lost, damaged, or written by another release. An update writes it again.
+            return None
+        return read
+
+    def runs_what_is_written(self, daemon: Daemon) -> bool:
+        """Whether the process works with the configuration that is in the folder."""
+        return daemon.runs_what_is_written()
+
     async def _unhealthy(self, daemon: Daemon, inputs: I, status: str) -> list[str]:
+        error = daemon.state().get("error") or {}
+        if status == "failed":
+            return [f"{self.what} failed: {error.get('what')} (log: {daemon.log_file}); {error.get('next')}"]
         if status == "dead":
             return [
                 f"{self.what} is not running: it died or was killed (log: {daemon.log_file}); `pulumi up` starts it"
             ]
+        if status == "altered":
+            return [f"{self.what} does not run with the configuration in {daemon.run}; `pulumi up` mends it"]
         if status != "ready":
             detail = daemon.state().get("detail") or status
             return [f"{self.what} is not ready: {detail}; `pulumi up` mends it"]
