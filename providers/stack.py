@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pulumi
 from pulumi.runtime import is_dry_run
@@ -14,23 +16,32 @@ from lorafleet.load import load_fleet
 from lorafleet.plan import Plan, PlannedTarget, resolve
 from providers.kit.endpoint import Target
 
+# Tells the language host that the reason was shown; any other status adds an "unhandled error" of its own to it.
+_REASON_WAS_SHOWN = 32
+
+
+def refuse(message: str) -> NoReturn:
+    """Ends the program with this one error, without a traceback."""
+    pulumi.log.error(message)
+    sys.exit(_REASON_WAS_SHOWN)
+
 
 def fleet() -> Plan:
     """The resolved plan of this stack's declaration, `serving:fleet` in `stacks/Pulumi.<stack>.yaml`.
 
-    Raises pulumi.RunError, which ends the program with the message alone: every mistake with file and line.
+    Ends the program with every mistake, each with file and line.
     """
     config = pulumi.Config()
     stack_file = _root() / "stacks" / f"Pulumi.{pulumi.get_stack()}.yaml"
     if is_config_secret(config.full_key("fleet")):
-        raise pulumi.RunError(
+        refuse(
             f"{stack_file.name}: serving:fleet holds a secret value\n"
             "  allowed: plain values; nothing in a declaration is secret\n"
             "  next:    take it out; a key for clients goes to `pulumi config set --secret apiKey`"
         )
     declaration = config.get_object("fleet")
     if declaration is None:
-        raise pulumi.RunError(
+        refuse(
             f"{stack_file.name}: the stack has no configuration serving:fleet\n"
             "  next:    copy the block `serving:fleet:` from stacks/Pulumi.local.yaml and adapt it"
         )
@@ -38,25 +49,25 @@ def fleet() -> Plan:
         found = load_fleet(declaration, environment=pulumi.get_stack(), root=_root(), stack_file=stack_file)
         return resolve(found)
     except LorafleetError as error:
-        raise pulumi.RunError(f"the fleet's declaration is wrong\n{error}") from None
+        refuse(f"the fleet's declaration is wrong\n{error}")
 
 
 def target(plan: Plan, name: str, kind: str) -> PlannedTarget:
     """The target that a component called `name` stands for.
 
-    Raises pulumi.RunError if none of that name and kind is declared.
+    Ends the program with one error if none of that name and kind is declared.
     """
     declared = {each.name: each for each in plan.targets}
     if name not in declared:
         close = nearest(name, declared)
         hint = f"did you mean '{close}'? " if close else ""
-        raise pulumi.RunError(
+        refuse(
             f"the program has a target '{name}', the stack file declares none of that name\n"
             f"  allowed: {', '.join(declared)}\n"
             f"  next:    {hint}declare it under serving:fleet.targets, or rename it in the program"
         )
     if declared[name].kind != kind:
-        raise pulumi.RunError(
+        refuse(
             f"the program makes target '{name}' of kind '{kind}', the stack file declares kind "
             f"'{declared[name].kind}'\n  next:    make both the same"
         )

@@ -10,12 +10,12 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 import pulumi  # noqa: E402
 
+from providers.stack import refuse  # noqa: E402
+
 stack = pulumi.get_stack()
 try:
     importlib.import_module(stack)
 except ModuleNotFoundError as error:
     if error.name != stack:
         raise
-    raise pulumi.RunError(
-        f"there is no program for the stack '{stack}'\n  next:    write stacks/{stack}.py, as stacks/local.py is"
-    ) from None
+    refuse(f"there is no program for the stack '{stack}'\n  next:    write stacks/{stack}.py, as stacks/local.py is")

@@ -262,4 +262,5 @@ def test_a_wrong_declaration_is_one_clear_error_at_preview(project: StackProject
         assert word in refused.output
     assert "Traceback" not in refused.output
     assert "  next:" in refused.output
+    assert "unhandled" not in refused.output
     assert not project.state_dir.exists()

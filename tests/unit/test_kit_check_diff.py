@@ -6,6 +6,7 @@ import pytest
 from pydantic import Field
 
 from providers import kit
+from providers.kit import fields
 from providers.kit.check import Checked, check, load
 from providers.kit.diff import Change, diff, diff_outputs
 from providers.kit.values import UNKNOWN, Sealed
@@ -163,3 +164,26 @@ def test_an_output_that_is_not_as_expected_is_a_change_to_mend() -> None:
     assert diff_outputs(Outputs, {"status": "ready"}) == []
     assert diff_outputs(Outputs, {"status": "dead"}) == [Change(("status",), "update", replace=False, of_input=False)]
     assert diff_outputs(Outputs, {}) == []
+
+
+def test_what_the_program_marked_secret_is_hidden_in_any_field() -> None:
+    pem = "-----BEGIN KEY-----\n" + "SECRET" * 20
+    found = checked({**GOOD, "zone": Sealed({"no": pem}), "labels": {"a": Sealed(12345678)}}).problems
+    assert len(found) == 2
+    assert not any("SECRET" in p.text() or "12345678" in p.text() for p in found)
+
+
+def test_inputs_have_wire_names_alone() -> None:
+    assert faults({**GOOD, "disk": {"size_gib": 40}}) != []
+
+
+def test_a_dictionary_whose_keys_look_like_fields_hides_its_secrets() -> None:
+    class Box(kit.Inputs):
+        disks: dict[str, Disk]
+
+    tree = {"disks": {"token": {"token": "t0ken-1"}, "size": {"token": "t0ken-2"}}}
+    assert fields.secret_paths(Box, tree) == {("disks", "token", "token"), ("disks", "size", "token")}
+
+
+def test_a_name_starts_with_a_letter() -> None:
+    assert check(Inputs, GOOD, None, name="2nd", seed=b"0").problems == []
