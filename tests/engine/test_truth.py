@@ -41,18 +41,22 @@ def test_plugin_killed_in_an_update_that_moved_the_port(project: StackProject) -
 def test_plugin_killed_in_every_part_of_a_router_update(project: StackProject) -> None:
     project.up().ok()
     for cap in (65, 66, 67):
-        before = config_of(project, "router")
-        project.change(lambda fleet, cap=cap: fleet["router"]["limits"].update(maxTokens=cap))
-        running = project.start("up", "--yes", "--skip-preview")
-        wait_for(lambda before=before: config_of(project, "router") != before, 60, "the new router file")
-        for pid in plugins(running.pid):
-            os.kill(pid, signal.SIGKILL)
-        running.communicate(timeout=60)
+        _kill_plugin_in_a_router_update(project, cap)
         project.up().ok()
         project.up("--expect-no-changes").ok()
         [state] = (project.state_dir / "run").glob("router-*/state.json")
         assert json.loads(state.read_text())["phase"] == "ready"
         assert project.state("router")["limits"]["maxTokens"] == cap
+
+
+def _kill_plugin_in_a_router_update(project: StackProject, max_tokens: int) -> None:
+    before = config_of(project, "router")
+    project.change(lambda fleet: fleet["router"]["limits"].update(maxTokens=max_tokens))
+    running = project.start("up", "--yes", "--skip-preview")
+    wait_for(lambda: config_of(project, "router") != before, 60, "the new router file")
+    for pid in plugins(running.pid):
+        os.kill(pid, signal.SIGKILL)
+    running.communicate(timeout=60)
 
 
 def test_a_configuration_that_somebody_changed_is_seen_and_mended(project: StackProject) -> None:
