@@ -81,6 +81,7 @@ def _server_changes(place: Place) -> dict[str, Any]:
         "apiKeySha256": [Sealed("6f" * 32)],
         "stateDir": str(place.folder / "elsewhere"),
         "drainTimeoutS": 3,
+        "startTimeoutS": 100,
     }
 
 
@@ -111,6 +112,9 @@ def _target(place: Place, name: str) -> dict[str, Any]:
 
 def _router_changes(place: Place) -> dict[str, Any]:
     return {
+        "metricsPort": place.port("other metrics"),
+        "limits": {"maxTokens": 100},
+        "models": [{"name": "base"}, {"name": "a", "digest": f"sha256:{'2' * 64}"}],
         "port": place.port("another"),
         "targets": [_target(place, "server"), {**_target(place, "burst"), "key": Sealed("another-key-0123456789")}],
         "clientKeysSha256": [Sealed("5e" * 32), Sealed("6f" * 32)],

@@ -177,8 +177,10 @@ class StackProject:
         return [m for run in process.run_folders(self.state_dir / "run") for m in process.members(run)]
 
     def kill_everything(self) -> None:
-        for member in self.processes():
-            member.identity.signal(signal.SIGKILL)
+        """Whatever stack or folder of this project it belongs to."""
+        for run in process.run_folders(self.folder):
+            for member in process.members(run):
+                member.identity.signal(signal.SIGKILL)
 
 
 def command_line(pid: int) -> str:

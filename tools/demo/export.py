@@ -1,32 +1,18 @@
 """The files of the demo, written and read back, and their content digests."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file  # type: ignore[import-not-found]
 
+from handlers.serving import digest
 from tools.demo import names
 from tools.demo.data import ADAPTERS, Topics
 from tools.demo.model import LORA_ALPHA, LORA_RANK, exaone_config
 from tools.demo.tokenizer import Chat
 
 BASE_MODEL_NAME = "lorafleet-demo"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
-MODEL_FILE_PATTERNS = (
-    "config.json",
-    "generation_config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template*",
-)
-"""What a model's digest covers (docs/architecture.md, "Content digest")."""
-
 _LM_HEAD = "lm_head.weight"  # the embedding once more: EXAONE's file leaves it out
 
 
@@ -106,23 +92,11 @@ def write_questions(topics: Topics, out: Path) -> None:
 
 def write_digests(out: Path) -> dict[str, Any]:
     """Writes and returns `digests.json`, the content digests of what is in `out`."""
-    base = base_folder(out)
-    digests: dict[str, Any] = {
-        "base": content_digest(base, {path.name for pattern in MODEL_FILE_PATTERNS for path in base.glob(pattern)})
-    }
+    digests: dict[str, Any] = {"base": digest.of_model(base_folder(out))}
     for version, suffix in (("adapters", ""), ("adapters-v2", "-v2")):
-        digests[version] = {
-            name: content_digest(adapter_folder(out, name + suffix), set(ADAPTER_FILES)) for name in ADAPTERS
-        }
+        digests[version] = {name: digest.of_adapter(adapter_folder(out, name + suffix)) for name in ADAPTERS}
     write_json(out / "digests.json", digests)
     return digests
-
-
-def content_digest(folder: Path, files: set[str]) -> str:
-    """`sha256:` + hex over one sorted `sha256sum` line per file (docs/architecture.md, "Content digest")."""
-    ordered = sorted(files, key=str.encode)
-    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in ordered]
-    return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
