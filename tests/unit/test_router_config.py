@@ -195,7 +195,7 @@ def test_state_file_shape(tmp_path: Path) -> None:
     state = files.State(tmp_path / "deep" / "state.json")
     state.set("failed", "did not start", RouterError("what", "next"))
     value = json.loads(state.path.read_text())
-    keys = ["version", "phase", "detail", "error", "pid", "haproxyPid", "updatedAt", "configDigest"]
+    keys = ["version", "phase", "detail", "error", "pid", "haproxyPid", "updatedAt", "configDigest", "refusedDigest"]
     assert list(value) == keys
     assert value["error"] == {"what": "what", "next": "next"}
     assert [path.name for path in state.path.parent.iterdir()] == ["state.json"]
