@@ -10,7 +10,7 @@ from typing import Any
 from lorafleet.engine import EngineSettings
 from providers import kit
 
-from .daemon import Daemon
+from .daemon import Daemon, Look
 from .supervised import ProcessInputs, ProcessOutputs, Supervised
 
 
@@ -118,10 +118,11 @@ class ModelServer(Supervised[ServerInputs, ServerOutputs]):
             "python": next(iter(daemon.command()), ""),
         }
 
-    def outputs(self, daemon: Daemon, inputs: ServerInputs, pid: int | None, status: str) -> ServerOutputs:
-        state = daemon.state()
-        served = {entry["name"]: entry["servedName"] for entry in state.get("adapters", [])}
-        return ServerOutputs(pid=pid, status=status, log_file=str(daemon.log_file), url=_url(inputs), served=served)
+    def outputs(self, daemon: Daemon, inputs: ServerInputs, look: Look, status: str) -> ServerOutputs:
+        served = {entry["name"]: entry["servedName"] for entry in look.state.get("adapters", [])}
+        return ServerOutputs(
+            pid=look.pid, status=status, log_file=str(daemon.log_file), url=_url(inputs), served=served
+        )
 
     def drain_s(self, document: dict[str, Any]) -> float:
         return float(document.get("drainTimeoutS", 30))

@@ -14,7 +14,7 @@ from typing import Any
 from lorafleet.limits import RouterLimits
 from providers import kit
 
-from .daemon import Daemon, canonical, read_json, write_private
+from .daemon import Daemon, Look, canonical, read_json, write_private
 from .supervised import ProcessInputs, ProcessOutputs, Supervised, own_python
 
 # Requests in flight when it stops may take this long, then they are cut off.
@@ -125,9 +125,9 @@ class RouterProcess(Supervised[RouterInputs, RouterOutputs]):
             await asyncio.sleep(0.1)
         return outputs
 
-    def runs_what_is_written(self, daemon: Daemon) -> bool:
+    def runs_what_is_written(self, daemon: Daemon, look: Look) -> bool:
         # It takes over new configurations, so what it was started with does not tell.
-        return daemon.state().get("configDigest") == _sha256(daemon.config_file)
+        return look.state.get("configDigest") == _sha256(daemon.config_file)
 
     async def reload(self, ctx: kit.Context, daemon: Daemon, inputs: RouterInputs, content: bytes) -> bool:
         leader = daemon.leader()
@@ -159,9 +159,9 @@ class RouterProcess(Supervised[RouterInputs, RouterOutputs]):
         silence = await self._http_answers(inputs, "/health")
         return "" if silence.startswith("answers ") and " 503 " in silence else silence
 
-    def outputs(self, daemon: Daemon, inputs: RouterInputs, pid: int | None, status: str) -> RouterOutputs:
+    def outputs(self, daemon: Daemon, inputs: RouterInputs, look: Look, status: str) -> RouterOutputs:
         return RouterOutputs(
-            pid=pid,
+            pid=look.pid,
             status=status,
             log_file=str(daemon.log_file),
             endpoint=_endpoint(inputs),

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from providers import kit
 
 from . import ports, process
-from .daemon import Daemon, canonical, launch_digest, leftovers, write_private
+from .daemon import Daemon, Look, canonical, launch_digest, leftovers, write_private
 
 CODE = Path(__file__).resolve().parents[2]
 """The folder that holds `handlers/`."""
@@ -80,7 +80,7 @@ class Supervised(kit.Resource[I, O]):
         """The inputs (wire names, without name and stateDir) that `document` was made from."""
 
     @abstractmethod
-    def outputs(self, daemon: Daemon, inputs: I, pid: int | None, status: str) -> O:
+    def outputs(self, daemon: Daemon, inputs: I, look: Look, status: str) -> O:
         """Its outputs."""
 
     @abstractmethod
@@ -104,7 +104,7 @@ class Supervised(kit.Resource[I, O]):
         if not Path(inputs.state_dir).is_absolute():
             yield kit.Problem(("stateDir",), "is not an absolute path", "an absolute path", "correct it")
         for field, port in self.listens(inputs).items():
-            if not ports.is_free(inputs.host, port) and not self._holds(ctx, port, old):
+            if not ports.is_free(inputs.host, port) and not self._holds(ctx, field, port, old):
                 yield kit.Problem(
                     (field,),
                     f"port {port} of {inputs.host} is in use by {ports.describe_holder(port)}",
@@ -116,18 +116,21 @@ class Supervised(kit.Resource[I, O]):
         """{wire name of the field: port}"""
         return {"port": inputs.port}
 
-    def _holds(self, ctx: kit.Context, port: int, old: I | None) -> bool:
+    def _holds(self, ctx: kit.Context, field: str, port: int, old: I | None) -> bool:
         """Whether the port is held by a process of this resource: of this run, or left over from a killed one.
 
         Told by the holder's own marks. A resource that was renamed or moved in the stack has another URN now; it is
         known by what the state names.
         """
+        own = Daemon.at(old.state_dir, old.name) if old else None
+        if old and own and self.listens(old)[field] == port and own.leader() is not None:
+            return True  # as it was: no need to search all processes for who holds it
         pid = ports.holder(port)
         mark = process.run_of(pid) if pid is not None else None
         if mark is None:
             return False
         run, urn = mark
-        known = {*ctx.owned, *([str(Daemon.at(old.state_dir, old.name).run)] if old else [])}
+        known = {*ctx.owned, *([str(own.run)] if own else [])}
         return urn == ctx.urn or Daemon(run).owner() == ctx.urn or str(run) in known
 
     async def find(self, ctx: kit.Context, inputs: I) -> Sequence[kit.Leftover]:
@@ -136,7 +139,7 @@ class Supervised(kit.Resource[I, O]):
     async def create(self, ctx: kit.Context, inputs: I) -> tuple[str, O]:
         daemon = Daemon.at(inputs.state_dir, inputs.name)
         daemon.claim(ctx.urn, self.command(daemon, inputs))
-        ctx.exists(str(daemon.run), self.outputs(daemon, inputs, None, "starting"))
+        ctx.exists(str(daemon.run), self.outputs(daemon, inputs, Look(None, {}), "starting"))
         return str(daemon.run), await self.converge(ctx, daemon, inputs)
 
     async def update(self, ctx: kit.Context, resource_id: str, old: I | None, inputs: I) -> O:
@@ -152,15 +155,14 @@ class Supervised(kit.Resource[I, O]):
             daemon.start(command, content, path=CODE, passed_on=self.passed_on)
         else:
             daemon.claim(ctx.urn, command)
-        await daemon.wait_ready(ctx, self.what)
-        leader = daemon.leader()
-        return self.outputs(daemon, inputs, leader.identity.pid if leader else None, "ready")
+        return self.outputs(daemon, inputs, await daemon.wait_ready(ctx, self.what), "ready")
 
     async def _runs_with(
         self, ctx: kit.Context, daemon: Daemon, inputs: I, command: Sequence[str], content: bytes
     ) -> bool:
         """Whether a process runs, is not known to be broken, and has or can take over this configuration."""
-        leader, phase = daemon.leader(), daemon.state().get("phase")
+        look = daemon.look()
+        leader, phase = look.leader, look.state.get("phase")
         if leader is None or phase in ("failed", "draining", "stopped") or not daemon.config_file.is_file():
             return False
         if leader.launch != launch_digest(command, content):
@@ -172,21 +174,19 @@ class Supervised(kit.Resource[I, O]):
         self, ctx: kit.Context, resource_id: str, inputs: I | None, outputs: O | None
     ) -> kit.Reading[I, O] | None:
         daemon = Daemon(Path(resource_id))
-        leader = daemon.leader()
-        if not daemon.run.is_dir() and leader is None:
+        look = daemon.look()
+        if not daemon.run.is_dir() and look.leader is None:
             return None
         found = self._configured(daemon)
         legible = found is not None
         found = found or inputs
         if found is None:
             return None
-        state = daemon.state()
-        status = str(state.get("phase", "starting")) if leader or state else "dead"
-        if leader is not None and status == "ready" and not (legible and self.runs_what_is_written(daemon)):
+        status = str(look.state.get("phase", "starting")) if look.leader or look.state else "dead"
+        if look.leader is not None and status == "ready" and not (legible and self.runs_what_is_written(daemon, look)):
             status = "altered"
-        unhealthy = await self._unhealthy(daemon, found, status)
-        pid = leader.identity.pid if leader else None
-        return kit.Reading(found, self.outputs(daemon, found, pid, status), tuple(unhealthy))
+        unhealthy = await self._unhealthy(daemon, found, look, status)
+        return kit.Reading(found, self.outputs(daemon, found, look, status), tuple(unhealthy))
 
     def _configured(self, daemon: Daemon) -> I | None:
         """The inputs that the configuration in the folder was made from; None if that cannot be told."""
@@ -198,12 +198,12 @@ class Supervised(kit.Resource[I, O]):
             return None
         return read
 
-    def runs_what_is_written(self, daemon: Daemon) -> bool:
+    def runs_what_is_written(self, daemon: Daemon, look: Look) -> bool:
         """Whether the process works with the configuration that is in the folder."""
-        return daemon.runs_what_is_written()
+        return look.leader is not None and look.leader.launch == daemon.launch_digest()
 
-    async def _unhealthy(self, daemon: Daemon, inputs: I, status: str) -> list[str]:
-        error = daemon.state().get("error") or {}
+    async def _unhealthy(self, daemon: Daemon, inputs: I, look: Look, status: str) -> list[str]:
+        error = look.state.get("error") or {}
         if status == "failed":
             return [f"{self.what} failed: {error.get('what')} (log: {daemon.log_file}); {error.get('next')}"]
         if status == "dead":
@@ -213,7 +213,7 @@ class Supervised(kit.Resource[I, O]):
         if status == "altered":
             return [f"{self.what} does not run with the configuration in {daemon.run}; `pulumi up` mends it"]
         if status != "ready":
-            detail = daemon.state().get("detail") or status
+            detail = look.state.get("detail") or status
             return [f"{self.what} is not ready: {detail}; `pulumi up` mends it"]
         silence = await self.answers(inputs)
         return [f"{self.what} {silence}; `pulumi up` restarts it"] if silence else []
