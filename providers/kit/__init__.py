@@ -5,7 +5,7 @@ Importing it loads neither gRPC nor Pulumi: a component's spec and a resource's 
 
 from .errors import NotKnownYetError, Problem, ResourceError
 from .fields import AutoName, Expected, Inputs, Model, Normalised, Outputs, Replaced, Secret
-from .resource import Context, Leftover, Reading, Resource, wait_until
+from .resource import Context, Leftover, Reading, Resource
 
 __all__ = [
     "AutoName",
@@ -23,5 +23,4 @@ __all__ = [
     "Resource",
     "ResourceError",
     "Secret",
-    "wait_until",
 ]

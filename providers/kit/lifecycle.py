@@ -54,6 +54,10 @@ class Lifecycle:
         if resource_id:
             self._ownership.by_state.add((self.token, resource_id))
 
+    def owned_ids(self) -> frozenset[str]:
+        """The ids of this resource type that the state is known to own."""
+        return frozenset(owned for token, owned in self._ownership.by_state if token == self.token)
+
     async def create(self, ctx: Context, inputs: Inputs, timeout_s: float) -> tuple[str, Outputs]:
         """Takes over what a killed run left, or makes it.
 

@@ -11,7 +11,6 @@ Only `create`, `read` and `delete` must be written. What a method may rely on:
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -153,12 +152,3 @@ class Resource(ABC, Generic[I, O]):
     @abstractmethod
     async def delete(self, ctx: Context, resource_id: str, inputs: I | None) -> None:
         """Removes it; no error if it is gone already."""
-
-
-async def wait_until(
-    ctx: Context, done: Callable[[], Awaitable[bool]], *, message: Callable[[], str], every_s: float = 0.2
-) -> None:
-    """Polls `done` until it is true, and says what is being waited for. The caller's time limit ends it."""
-    while not await done():
-        await ctx.status(message())
-        await asyncio.sleep(every_s)

@@ -97,7 +97,7 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
         return await self._answer(context, self._check(request), request)
 
     async def _check(self, request: provider_pb2.CheckRequest) -> provider_pb2.CheckResponse:
-        resource, _ = self._resource(request.urn, request.type)
+        resource, lifecycle = self._resource(request.urn, request.type)
         model = resource.inputs_model()
         news, olds = values.decode(request.news), values.decode(request.olds)
         result = check(model, news, olds or None, name=_name(request), seed=request.randomSeed)
@@ -105,7 +105,9 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
             # Where something is unknown yet, the checks that do not need it are made all the same.
             known: Any = result.model or PartlyKnown(model, result.inputs)
             with contextlib.suppress(NotKnownYetError):
-                async for problem in resource.problems(self._context(request), known, _load_old(model, olds)):
+                async for problem in resource.problems(
+                    self._context(request, lifecycle), known, _load_old(model, olds)
+                ):
                     result.problems.append(problem)
         hidden = values.sealed_paths(news) | secret_paths(model, values.unseal(result.inputs))
         redact = values.redactor(result.inputs, news)
@@ -160,7 +162,7 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Inputs and outputs as they are now, not as the state remembers them."""
         old = _load_old(resource.inputs_model(), inputs)
-        ctx = self._context(request)
+        ctx = self._context(request, lifecycle)
         reading = await lifecycle.read(ctx, request.id, old, _load_outputs(resource, state))
         if reading is None:
             await ctx.warn("it is gone; `pulumi up` makes it again")
@@ -180,7 +182,7 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
         if request.preview:
             outputs = lifecycle.preview(checked)
             return provider_pb2.CreateResponse(properties=values.encode(outputs))
-        ctx = self._context(request)
+        ctx = self._context(request, lifecycle)
         inputs = load(resource.inputs_model(), checked)
         with _state_kept(checked):
             made, outputs_model = await lifecycle.create(ctx, inputs, request.timeout)
@@ -200,7 +202,7 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
         if request.preview:
             outputs = lifecycle.preview(checked)
             return provider_pb2.UpdateResponse(properties=values.encode(outputs))
-        ctx = self._context(request)
+        ctx = self._context(request, lifecycle)
         model = resource.inputs_model()
         old = _load_old(model, values.decode(request.old_inputs))
         inputs = load(model, checked)
@@ -220,7 +222,7 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
     async def _read(self, request: provider_pb2.ReadRequest) -> provider_pb2.ReadResponse:
         resource, lifecycle = self._resource(request.urn, request.type)
         before = values.decode(request.inputs)
-        ctx = self._context(request)
+        ctx = self._context(request, lifecycle)
         old = _load_old(resource.inputs_model(), before)
         last = _load_outputs(resource, values.decode(request.properties))
         reading = await lifecycle.read(ctx, request.id, old, last)
@@ -244,7 +246,7 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
     async def _delete(self, request: provider_pb2.DeleteRequest) -> empty_pb2.Empty:
         resource, lifecycle = self._resource(request.urn, request.type)
         old = _load_old(resource.inputs_model(), values.decode(request.old_inputs))
-        ctx = self._context(request)
+        ctx = self._context(request, lifecycle)
         await lifecycle.delete(ctx, request.id, old, request.timeout)
         return empty_pb2.Empty()
 
@@ -261,15 +263,11 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
         resource = registry.find(token)()
         return resource, Lifecycle(registry.token_of(type(resource)), resource, self._ownership)
 
-    def _context(self, request: Any) -> Context:
-        redact = _redactor(request)
-
+    def _context(self, request: Any, lifecycle: Lifecycle) -> Context:
         async def say(message: str, severity: Severity) -> None:
-            await self._log.say(request.urn, redact(message), severity)
+            await self._log.say(request.urn, _redactor(request)(message), severity)
 
-        token = registry.token_of(registry.find(request.type or request.urn.split("::")[2]))
-        owned = frozenset(owned_id for of, owned_id in self._ownership.by_state if of == token)
-        return Context(urn=request.urn, name=_name(request), owned=owned, say=say)
+        return Context(urn=request.urn, name=_name(request), owned=lifecycle.owned_ids(), say=say)
 
     async def _answer(self, context: Grpc, work: Awaitable[M], request: Any) -> M:
         """Runs one call; whatever goes wrong reaches the engine as one clear message without secrets."""
