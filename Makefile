@@ -9,7 +9,7 @@ PYTHON ?= python3
 # Python's own output and that of what it starts come in their order, in a log too.
 export PYTHONUNBUFFERED := 1
 
-CODE := lorafleet providers handlers tools tests stacks
+CODE := lorafleet providers handlers images tools tests stacks
 SETUP := $(PYTHON) -m tools.setup
 IN_ENV := . ./env.sh &&
 
@@ -41,14 +41,20 @@ dev-setup:
 check: dev-setup ## format, lint and types
 	@sh -n env.sh
 	@bash -n .ci/run
+	@sh -n images/apt-install.sh
 	@$(IN_ENV) ruff format --check $(CODE)
 	@$(IN_ENV) ruff check $(CODE)
 	@$(IN_ENV) mypy --strict $(CODE)
 
 .PHONY: test
 test: setup check ## everything: set-up, `make check`, unit, contract, engine and end-to-end tests
+	@$(IN_ENV) python -m tools.images setup
 	@$(IN_ENV) exec python -m pytest
 
 .PHONY: bench-preview
 bench-preview: setup ## `pulumi preview` of local against an empty program; ends with one JSON object
 	@$(IN_ENV) exec python -m tools.bench_preview
+
+.PHONY: bench-rollout
+bench-rollout: setup ## 20 releases forward and back under load on a scratch local stack; ends with one JSON object
+	@$(IN_ENV) exec python -m tools.bench_rollout

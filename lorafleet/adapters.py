@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ _TENSOR = re.compile(
     r"(?P<module>[a-z0-9_]+)\.lora_(?P<side>[AB])\.weight"
 )
 _FLOATS = ("F32", "F16", "BF16")
+# Two tensors for each module of each layer: a real header has some 100 KiB.
+_MAX_HEADER_BYTES = 8 << 20
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 # Settings of PEFT that vLLM refuses or, worse, ignores: then it would answer with other weights than were
 # trained.
@@ -36,10 +39,27 @@ _MUST_BE_OFF = {
 
 @dataclass(frozen=True, slots=True)
 class AdapterFacts:
-    """What the files of an adapter say: its rank, and how many bytes it takes."""
+    """What the files of an adapter say.
+
+    Fields:
+        rank: LoRA rank.
+        size_bytes: how many bytes its files take.
+        alpha: scale of the LoRA weights.
+        base_name: `base_model_name_or_path`.
+        base_revision: commit of the base that it was trained on, where the training noted it.
+        modules: the modules that it changes, such as `q_proj`, sorted; as its tensors say.
+        dtype: the number format of its weights, such as `F32`; several are joined by `+`.
+        tensors: its tensors by name.
+    """
 
     rank: int
     size_bytes: int
+    alpha: float
+    base_name: str
+    base_revision: str | None
+    modules: tuple[str, ...]
+    dtype: str
+    tensors: Mapping[str, safetensors.Tensor]
 
 
 def inspect(folder: Path, *, base_names: Collection[str], shape: exaone.Shape | None) -> AdapterFacts:
@@ -54,19 +74,28 @@ def inspect(folder: Path, *, base_names: Collection[str], shape: exaone.Shape | 
         Problem: the first thing that is wrong.
     """
     files.check_folder(folder, "the adapter's folder", allowed=_ALLOWED)
-    _check_format(folder)
+    check_names([path.name for path in folder.iterdir()])
     config = files.read_json(folder / CONFIG, CONFIG, allowed=_ALLOWED)
     rank = _check_config(config, base_names)
-    tensors = safetensors.read_header(folder / WEIGHTS, WEIGHTS)
+    tensors = safetensors.read_header(folder / WEIGHTS, WEIGHTS, max_bytes=_MAX_HEADER_BYTES)
     _check_tensors(tensors, rank, config["target_modules"], shape)
-    return AdapterFacts(rank, content_bytes(folder, "adapter"))
+    revision = config.get("revision")
+    return AdapterFacts(
+        rank=rank,
+        size_bytes=content_bytes(folder, "adapter"),
+        alpha=config["lora_alpha"],
+        base_name=config["base_model_name_or_path"],
+        base_revision=revision if isinstance(revision, str) and 0 < len(revision) <= 100 else None,
+        modules=tuple(sorted({name.split(".")[-3] for name in tensors})),
+        dtype="+".join(sorted({tensor.dtype for tensor in tensors.values()})),
+        tensors=tensors,
+    )
 
 
-def _check_format(folder: Path) -> None:
-    if (folder / WEIGHTS).exists() or (folder / WEIGHTS).is_symlink():
-        return
-    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-    if pickles:
+def check_names(names: Collection[str]) -> None:
+    """Raise `Problem` if the files of an adapter's folder hold its weights as a pickle alone."""
+    pickles = sorted(name for name in names if name.endswith(_PICKLES))
+    if pickles and WEIGHTS not in names:
         raise Problem(
             "the adapter is a pickle, which can run code when it is loaded",
             found=listed(pickles[:3], "and"),
@@ -176,19 +205,10 @@ def _check_tensors(
             next_action="Save the adapter again with save_pretrained.",
         )
     targets = {module.rsplit(".", 1)[-1] for module in modules} if isinstance(modules, list) else set(exaone.MODULES)
-    for name, tensor in tensors.items():
-        match = _TENSOR.fullmatch(name)
-        if exaone.is_llama_name(name):
-            raise _llama(f"a tensor {safetensors.shown_name(name)}")
-        if not match or exaone.MODULES.get(match["module"]) != match["parent"] or match["module"] not in targets:
-            raise Problem(
-                "the adapter has a tensor that does not belong to its modules",
-                found=safetensors.shown_name(name),
-                allowed="base_model.model.transformer.h.<layer>.<module>.lora_A.weight (or lora_B) of "
-                f"{listed(sorted(targets))}",
-                next_action="Save the adapter again with save_pretrained, for LoRA weights alone.",
-            )
-        _check_tensor(name, tensor, match, rank, shape)
+    # All names first: a foreign tensor says more about what went wrong than its missing partner does.
+    matches = {name: _match(name, targets) for name in tensors}
+    for name, match in matches.items():
+        _check_tensor(name, tensors[name], match, rank, shape)
         other = "B" if match["side"] == "A" else "A"
         partner = name.replace(f".lora_{match['side']}.weight", f".lora_{other}.weight")
         if partner not in tensors:
@@ -198,6 +218,22 @@ def _check_tensors(
                 allowed="lora_A and lora_B of each module",
                 next_action="Save the adapter again with save_pretrained.",
             )
+
+
+def _match(name: str, targets: set[str]) -> re.Match[str]:
+    """The parts of a tensor's name. Raises `Problem` if it is none of an adapter of these modules."""
+    if exaone.is_llama_name(name):
+        raise _llama(f"a tensor {safetensors.shown_name(name)}")
+    match = _TENSOR.fullmatch(name)
+    if not match or exaone.MODULES.get(match["module"]) != match["parent"] or match["module"] not in targets:
+        raise Problem(
+            "the adapter has a tensor that does not belong to its modules",
+            found=safetensors.shown_name(name),
+            allowed="base_model.model.transformer.h.<layer>.<module>.lora_A.weight (or lora_B) of "
+            f"{listed(sorted(targets))}",
+            next_action="Save the adapter again with save_pretrained, for LoRA weights alone.",
+        )
+    return match
 
 
 def _check_tensor(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from lorafleet import licence
 from lorafleet.declaration import Declaration
 from lorafleet.errors import listed, nearest, shown
 from lorafleet.origin import Report
@@ -12,6 +15,7 @@ from lorafleet.stackfile import FieldPath
 # mistake.
 MAX_ADAPTERS = 64
 MAX_TARGETS = 32
+STORE = "the store"
 _RESERVED_TARGETS = {"router": "the router's own folder and metrics carry that name"}
 
 
@@ -22,6 +26,7 @@ def check(declaration: Declaration, report: Report) -> None:
     _check_base_pin(declaration, report)
     _check_adapter_sources(declaration, report)
     _check_adapter_pins(declaration, report)
+    _check_canaries(declaration, report)
     _check_ports(declaration, report)
 
 
@@ -97,7 +102,7 @@ def _check_base_pin(declaration: Declaration, report: Report) -> None:
 def _check_adapter_sources(declaration: Declaration, report: Report) -> None:
     for name, adapter in declaration.adapters.items():
         path: FieldPath = ("adapters", name)
-        scheme = adapter.source.scheme
+        scheme = adapter.source.scheme if adapter.source else STORE
         if scheme == "hf" and adapter.revision is None:
             report.add(
                 path,
@@ -109,12 +114,12 @@ def _check_adapter_sources(declaration: Declaration, report: Report) -> None:
         if scheme != "hf" and adapter.revision is not None:
             report.value(
                 (*path, "revision"),
-                f"only hf:// has revisions; this adapter comes from {scheme}://",
+                f"only hf:// has revisions; this adapter comes from {scheme if scheme == STORE else scheme + '://'}",
                 adapter.revision,
                 allowed="no revision: the digest in `release.adapters` says which content is meant",
                 next_action="Take `revision` away.",
             )
-        if scheme != "file" and adapter.rank is None:
+        if scheme not in ("file", STORE) and adapter.rank is None:
             report.add(
                 path,
                 "the adapter's rank can't be read from here, so it must be declared",
@@ -144,8 +149,66 @@ def _check_adapter_pins(declaration: Declaration, report: Report) -> None:
                 f"the release does not pin the adapter {name}",
                 found=f"pins for {listed(pins, 'and')}",
                 allowed="a digest for every adapter that is declared",
-                next_action=f"Add `{name}:` with what `lorafleet digest {_folder(adapter.source)}` prints.",
+                next_action=f"Add `{name}:` with what `lorafleet digest {_folder(adapter.source)}` prints."
+                if adapter.source
+                else f"Add `{name}:` with a digest that `lorafleet adapter list {name}` shows.",
             )
+
+
+def _check_canaries(declaration: Declaration, report: Report) -> None:
+    for name, canary in declaration.release.canaries.items():
+        path: FieldPath = ("release", "canaries", name)
+        adapter = declaration.adapters.get(name)
+        if adapter is None:
+            near = nearest(name, declaration.adapters)
+            report.add(
+                path,
+                "the canary is for an adapter that is not declared",
+                found=shown(name),
+                allowed=listed(declaration.adapters),
+                next_action=f"Did you mean {near}?" if near else "Take the canary away, or declare the adapter.",
+            )
+        elif adapter.source is not None:
+            report.add(
+                path,
+                "a canary needs an adapter of the store, and this one has a source of its own",
+                found=f"source: {adapter.source}",
+                allowed="an adapter without `source`",
+                next_action="Push both versions (`lorafleet adapter push`) and take `source` away.",
+            )
+        elif canary.digest == declaration.release.adapters.get(name):
+            report.value(
+                (*path, "digest"),
+                "the canary is the version that is served anyway",
+                canary.digest,
+                allowed="another digest than the one in release.adapters",
+                next_action="Take the canary away.",
+            )
+
+
+def check_licence(declaration: Declaration, texts: Iterable[str], report: Report) -> None:
+    """Note a licence that asks to be accepted and is not. `texts`: what the model's own files say of it."""
+    base = declaration.base_model
+    asked = licence.needed(base.source.address, base.license, *base.trained_as, *texts)
+    accepted, path = base.licence_accepted, ("baseModel",)
+    if asked is None:
+        return
+    if accepted != asked.id:
+        report.add(
+            path if accepted is None else (*path, "licenceAccepted"),
+            f"the licence of this base model must be accepted: {asked.title}",
+            found="no licenceAccepted" if accepted is None else f"licenceAccepted: {shown(accepted)}",
+            allowed=f"licenceAccepted: {asked.id}, and `purpose` with what the model is used for",
+            next_action=f"Read {asked.url} and, if your use is covered, write these two keys. It allows {asked.terms}.",
+        )
+    elif base.purpose is None:
+        report.add(
+            path,
+            f"the licence {asked.id} is accepted without a purpose",
+            found="no purpose",
+            allowed="purpose: what the model is used for, in one line",
+            next_action=f"Write the key `purpose`. The licence allows {asked.terms}.",
+        )
 
 
 def _check_ports(declaration: Declaration, report: Report) -> None:

@@ -1,87 +1,113 @@
-"""The `lorafleet` command: look at a declaration without Pulumi and without any platform, begin a new platform.
+"""The `lorafleet` command: look at declarations, keep adapters and models in the store, move releases.
 
 Exit codes: 0 all is well, 1 the declaration, a file or a name is wrong, 2 the command line is wrong.
+
+`adapter`, `model` and `release` work with the store and live in `providers/artifacts`; they are found by name when they
+are asked for, so that this package imports no platform.
 """
 
 from __future__ import annotations
 
-import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
+
 from lorafleet.errors import LorafleetError, Problem
 
-_DESCRIPTION = "Look at a fleet's declaration without Pulumi and without any platform, or begin a new platform."
+# {command: (module, name of its click command, help)}
+_ELSEWHERE = {
+    "adapter": ("providers.artifacts.adapter_commands", "adapter", "Keep adapters in the store."),
+    "model": ("providers.artifacts.model_commands", "model", "Keep base models in the store."),
+    "release": ("providers.artifacts.release_commands", "release", "Show, promote and roll back releases."),
+}
+
+
+class _Commands(click.Group):
+    """The commands of this module and, imported only when asked for, those of `_ELSEWHERE`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, name, _ = _ELSEWHERE[cmd_name]
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = {name: command.get_short_help_str(90) for name, command in self.commands.items()}
+        rows = own | {name: text for name, (_, _, text) in _ELSEWHERE.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(rows.items()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
     try:
-        match options.command:
-            case "plan":
-                return _plan(options.stack, as_json=options.json)
-            case "check":
-                return _check(options.stack)
-            case "new-platform":
-                return _new_platform(options.name)
-            case _:
-                return _digest(options.folder, options.kind)
+        code = cli.main(
+            args=None if arguments is None else list(arguments), prog_name="lorafleet", standalone_mode=False
+        )
+        return code if isinstance(code, int) else 0
     except LorafleetError as error:
-        print(error, file=sys.stderr)
+        click.echo(str(error), err=True)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lorafleet", description=_DESCRIPTION)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    plan = commands.add_parser("plan", help="print what a stack's declaration resolves to")
-    check = commands.add_parser("check", help="only say whether a stack's declaration is right")
-    for command in (plan, check):
-        command.add_argument("--stack", default="local", help="name of the stack (default: local)")
-    plan.add_argument("--json", action="store_true", help="print JSON")
-    digest = commands.add_parser("digest", help="print the content digest of a model's or an adapter's folder")
-    digest.add_argument("folder", type=Path, help="the folder with the files")
-    digest.add_argument(
-        "--kind",
-        choices=("adapter", "model"),
-        help="which files count (default: adapter if it looks like one)",
-    )
-    platform = commands.add_parser("new-platform", help="write the skeleton of a platform's folder, providers/NAME/")
-    platform.add_argument("name", metavar="NAME", help="the folder's name and the `kind` of targets, as in my_cloud")
-    return parser
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def cli() -> None:
+    """Look at a fleet's declaration, keep its adapters and models in the store, move releases between environments."""
 
 
-def _plan(stack: str, *, as_json: bool) -> int:
+@cli.command()
+@click.option("--stack", default="local", show_default=True, help="name of the stack")
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+def plan(stack: str, as_json: bool) -> None:
+    """Print what a stack's declaration resolves to."""
     from lorafleet.load import load_stack
     from lorafleet.plan import resolve
 
-    plan = resolve(load_stack(find_root(Path.cwd()), stack))
-    print(plan.to_json() if as_json else plan.render(), end="\n" if as_json else "")
-    return 0
+    resolved = resolve(load_stack(find_root(Path.cwd()), stack))
+    click.echo(resolved.to_json() if as_json else resolved.render(), nl=as_json)
 
 
-def _check(stack: str) -> int:
+@cli.command()
+@click.option("--stack", default="local", show_default=True, help="name of the stack")
+def check(stack: str) -> None:
+    """Only say whether a stack's declaration is right."""
     from lorafleet.load import load_stack
     from lorafleet.plan import resolve
 
-    plan = resolve(load_stack(find_root(Path.cwd()), stack))
-    print(f"stack {stack}: right, with {len(plan.adapters)} adapters and {len(plan.targets)} targets")
-    return 0
+    resolved = resolve(load_stack(find_root(Path.cwd()), stack))
+    click.echo(f"stack {stack}: right, with {len(resolved.adapters)} adapters and {len(resolved.targets)} targets")
 
 
-def _digest(folder: Path, kind: str | None) -> int:
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--kind",
+    type=click.Choice(("adapter", "model")),
+    help="which files count (default: adapter if it looks like one)",
+)
+def digest(folder: Path, kind: str | None) -> None:
+    """Print the content digest of a model's or an adapter's folder."""
     from lorafleet.digest import ADAPTER_FILES, content_digest
     from lorafleet.digest_cache import Cache
 
-    adapter = kind == "adapter" if kind else (folder / ADAPTER_FILES[0]).exists()
+    is_adapter = kind == "adapter" if kind else (folder / ADAPTER_FILES[0]).exists()
     try:
-        print(content_digest(folder, "adapter" if adapter else "model", cache=Cache()))
+        click.echo(content_digest(folder, "adapter" if is_adapter else "model", cache=Cache()))
     except Problem as problem:
         raise LorafleetError(
             problem.what,
@@ -90,17 +116,18 @@ def _digest(folder: Path, kind: str | None) -> int:
             allowed=problem.allowed,
             next_action=problem.next_action,
         ) from None
-    return 0
 
 
-def _new_platform(name: str) -> int:
-    from lorafleet.scaffold import new_platform
+@cli.command("new-platform")
+@click.argument("name")
+def new_platform(name: str) -> None:
+    """Write the skeleton of a platform's folder, providers/NAME/ (the `kind` of targets, as in my_cloud)."""
+    from lorafleet import scaffold
 
-    folder = new_platform(find_root(Path.cwd()), name)
-    print(f"providers/{name}/ has {', '.join(sorted(path.name for path in folder.iterdir()))}")
-    print(f"  test:    python -m pytest tests/contract -k {name}.Deployment")
-    print(f"  next:    follow providers/{name}/README.md; the skeleton talks to a stand-in until you replace it")
-    return 0
+    folder = scaffold.new_platform(find_root(Path.cwd()), name)
+    click.echo(f"providers/{name}/ has {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    click.echo(f"  test:    python -m pytest tests/contract -k {name}.Deployment")
+    click.echo(f"  next:    follow providers/{name}/README.md; the skeleton talks to a stand-in until you replace it")
 
 
 def find_root(start: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import SerializeAsAny
+from pydantic import Field, SerializeAsAny
 
 from lorafleet.limits import RouterLimits
 from lorafleet.origin import Origin
@@ -25,10 +25,12 @@ from lorafleet.values import (
     Port,
     Revision,
     Sentence,
+    StoreUrl,
     TargetName,
     Whole,
 )
 
+DEFAULT_STORE = "file://.lorafleet/store"
 Architecture = Annotated[Literal["ExaoneForCausalLM"], Choice(("ExaoneForCausalLM",))]
 
 
@@ -40,6 +42,8 @@ class BaseModel(Model):
         source: where its files are.
         architecture: as in the model's config.json; the adapters' module names follow from it.
         license: the licence that it is served under, for people to read in the plan.
+        licence_accepted: id of a licence that asks for it (`lorafleet.licence`), such as `exaone-nc`.
+        purpose: what the model is used for here; goes with `licence_accepted`.
         trained_as: other names that adapters carry for this same base (`base_model_name_or_path` in their
             adapter_config.json). The name above, the hub's `owner/repository` and the `file://` folder are
             accepted without being listed.
@@ -49,6 +53,8 @@ class BaseModel(Model):
     source: Source
     architecture: Architecture = "ExaoneForCausalLM"
     license: Sentence
+    licence_accepted: Sentence | None = None
+    purpose: Sentence | None = None
     trained_as: tuple[Sentence, ...] = ()
 
 
@@ -56,14 +62,14 @@ class Adapter(Model):
     """One LoRA adapter; its key in `adapters` is the name that clients ask for.
 
     Fields:
-        source: where its files are.
+        source: where its files are; without it, in the store (`lorafleet adapter push` puts them there).
         description: for people.
         revision: commit of the hub, for `hf://` only, and needed there.
-        rank: LoRA rank. Needed where the files can't be looked at (`hf://`, `gs://`); for `file://` it is
-            read from them, and when it is declared too, both must agree.
+        rank: LoRA rank. Needed for a `source` that can't be looked at from here (`hf://`, `gs://`); otherwise it is
+            read from the files, and when it is declared too, both must agree.
     """
 
-    source: Source
+    source: Source | None = None
     description: Sentence | None = None
     revision: Revision | None = None
     rank: Annotated[int, Whole(1, 512)] | None = None
@@ -76,6 +82,18 @@ class BasePin(Model):
     digest: Digest | None = None
 
 
+class Canary(Model):
+    """A version of an adapter that is tried out on a part of the requests.
+
+    Fields:
+        digest: content digest of the version.
+        weight: percentage of the requests for the adapter's name that it gets.
+    """
+
+    digest: Digest
+    weight: Annotated[int, Whole(1, 99, "percent of the requests")]
+
+
 class Release(Model):
     """The pinned set that this environment serves. Promotion copies this block to the next environment's
     file.
@@ -84,11 +102,23 @@ class Release(Model):
         base_model: pin of the base.
         adapters: content digest of every declared adapter, by name.
         image: image of the serving runtime by digest, for platforms that run one.
+        canaries: versions that are tried out, by the adapter's name.
     """
 
     base_model: BasePin
     adapters: Mapping[AdapterName, Digest]
     image: Image | None = None
+    canaries: Mapping[AdapterName, Canary] = Field(default_factory=dict)
+
+
+class Rollout(Model):
+    """How `pulumi up` sees a release through.
+
+    Fields:
+        timeout_s: how long it waits until every running server serves the new digests, in seconds.
+    """
+
+    timeout_s: Annotated[int, Whole(5, 7200, "seconds")] = 300
 
 
 class Router(Model):
@@ -106,12 +136,18 @@ class Router(Model):
 
 
 class Declaration(Model):
-    """Everything that one environment declares."""
+    """Everything that one environment declares.
 
+    Fields:
+        store: where its adapters, its manifest and what its servers report are kept.
+    """
+
+    store: StoreUrl = DEFAULT_STORE
     base_model: BaseModel
     adapters: Mapping[AdapterName, Adapter]
     targets: Mapping[TargetName, SerializeAsAny[TargetSpec]]
     router: Router
+    rollout: Rollout = Rollout()
     release: Release
 
 
@@ -124,3 +160,9 @@ class Fleet(Declaration):
     def environment(self) -> str:
         """Name of the stack, such as `local` or `prod`."""
         return self.origin.environment
+
+    @property
+    def store_url(self) -> str:
+        """The store: `gs://bucket[/folder]` or `file://` and an absolute folder."""
+        scheme, _, rest = self.store.partition("://")
+        return f"file://{Source('file', rest).folder(self.origin.root)}" if scheme == "file" else self.store

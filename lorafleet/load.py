@@ -50,7 +50,7 @@ def load_fleet(config: Mapping[str, object], *, environment: str, root: Path, st
         )
     targets = _targets(config, report)
     plain = dict(config) if isinstance(config, Mapping) else config
-    declaration = _validated(Declaration, {**plain, "targets": targets} if targets else plain, (), report)
+    declaration = validated(Declaration, {**plain, "targets": targets} if targets else plain, (), report)
     report.finish()
     assert declaration is not None  # finish() raised otherwise
     check(declaration, report)
@@ -116,7 +116,7 @@ def _targets(config: Mapping[str, object], report: Report) -> dict[str, object]:
             result[name] = value
             continue
         spec = _spec(value, path, report)
-        result[name] = (spec and _validated(spec, value, path, report)) or _PLACEHOLDER
+        result[name] = (spec and validated(spec, value, path, report)) or _PLACEHOLDER
     return result
 
 
@@ -151,7 +151,8 @@ def _spec(value: Mapping[str, object], path: FieldPath, report: Report) -> type[
     return None
 
 
-def _validated(model: type[M], value: object, path: FieldPath, report: Report) -> M | None:
+def validated(model: type[M], value: object, path: FieldPath, report: Report) -> M | None:
+    """`value`, which stands at `path` of the declaration, as a model; None after its mistakes were noted."""
     try:
         return model.model_validate(value, by_alias=True, by_name=False)
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lorafleet.errors import Problem, listed, shown
 _ALLOWED = "a folder with config.json, *.safetensors, tokenizer.json and a chat template"
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+_LICENCE_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +130,12 @@ def _check_tokenizer(folder: Path) -> None:
             allowed="one of both",
             next_action="Copy tokenizer_config.json from where the model was published.",
         )
+
+
+def licence_texts(folder: Path) -> list[str]:
+    """What the files beside the weights say of their licence: a LICENSE, a model card, what a mirror noted."""
+    texts = []
+    for name in ("LICENSE", "LICENSE.txt", "LICENSE.md", "README.md", "lorafleet.json"):
+        with contextlib.suppress(OSError), (folder / name).open(encoding="utf-8", errors="replace") as file:
+            texts.append(file.read(_LICENCE_CHARACTERS))
+    return texts

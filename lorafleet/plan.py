@@ -6,21 +6,21 @@ without Pulumi and without any platform.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorafleet import adapters, digest, digest_cache, exaone, models
-from lorafleet.declaration import Adapter, Fleet
+from lorafleet import adapters, digest, digest_cache, exaone, manifest, models
+from lorafleet.checks import check_licence
+from lorafleet.declaration import Adapter, Fleet, Rollout
 from lorafleet.engine import EngineSettings
 from lorafleet.errors import Problem, shown
 from lorafleet.limits import RouterLimits
 from lorafleet.origin import Report
+from lorafleet.sources import Source
 from lorafleet.targets import Site, TargetSpec
 
-MANIFEST_VERSION = 1
 ROUTER_HOST = "127.0.0.1"
 
 
@@ -38,16 +38,33 @@ class PlannedBase:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedCanary:
+    """A version that gets `weight` percent of the requests for the adapter's name."""
+
+    served_name: str
+    source: str
+    digest: str
+    weight: int
+    rank: int | None
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedAdapter:
-    """An adapter. `served_name` is the immutable name on a server, `name` the one that clients use."""
+    """An adapter. `served_name` is the immutable name on a server, `name` the one that clients use.
+
+    `stored` tells whether it comes from the store. `rank` and `size_bytes` are None where the files can't be looked at.
+    """
 
     name: str
     served_name: str
     source: str
     revision: str | None
     digest: str
-    rank: int
+    rank: int | None
     size_bytes: int | None
+    stored: bool
+    canary: PlannedCanary | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +104,16 @@ class PlannedRouter:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a fleet resolves to. `root` is the project's root."""
+    """What a fleet resolves to. `root` is the project's root, `store` the URL of the store."""
 
     environment: str
     root: Path
+    store: str
     base: PlannedBase
     adapters: tuple[PlannedAdapter, ...]
     targets: tuple[PlannedTarget, ...]
     router: PlannedRouter
+    rollout: Rollout
     image: str | None
 
     def target(self, name: str) -> PlannedTarget:
@@ -106,47 +125,45 @@ class Plan:
 
     def manifest(self) -> dict[str, Any]:
         """The manifest (docs/architecture.md)."""
-        base = {
-            "name": self.base.name,
-            "source": self.base.source,
-            "revision": self.base.revision,
-            "digest": self.base.digest,
-        }
-        entries: list[dict[str, Any]] = []
-        for adapter in self.adapters:
-            entry = {
-                "name": adapter.name,
-                "source": adapter.source,
-                "digest": adapter.digest,
-                "rank": adapter.rank,
-            }
-            if adapter.revision is not None:
-                entry["revision"] = adapter.revision
-            entries.append(entry)
-        return {"version": MANIFEST_VERSION, "baseModel": base, "adapters": entries}
+        return manifest.document(
+            store=self.store,
+            base_model=self.base_model(),
+            adapters={adapter.name: adapter.digest for adapter in self.adapters},
+            canaries={a.name: (a.canary.digest, a.canary.weight) for a in self.adapters if a.canary},
+            elsewhere={a.name: (a.source, a.revision) for a in self.adapters if not a.stored},
+        )
+
+    def base_model(self) -> dict[str, str | None]:
+        """The `baseModel` of a manifest and of a launch file."""
+        base = self.base
+        return {"name": base.name, "source": base.source, "revision": base.revision, "digest": base.digest}
 
     def manifest_digest(self) -> str:
-        """Hexadecimal SHA-256 of the manifest as canonical JSON: sorted keys, no spaces, UTF-8."""
-        text = json.dumps(self.manifest(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Hexadecimal SHA-256 of the manifest as canonical JSON."""
+        return manifest.digest_of(self.manifest())
 
-    def router_models(self) -> list[dict[str, str | None]]:
+    def router_models(self) -> list[dict[str, str]]:
         """The `models` of a router file (docs/architecture.md)."""
-        digests: dict[str, str | None] = {adapter.name: adapter.digest for adapter in self.adapters}
-        return [{"name": name, "digest": digests.get(name)} for name in self.router.models]
+        return [{"name": name} for name in self.router.models]
 
     def to_dict(self) -> dict[str, Any]:
         """The whole plan as plain data with camelCase keys."""
         return {
             "environment": self.environment,
+            "store": self.store,
             "baseModel": {
-                **self.manifest()["baseModel"],
+                **self.base_model(),
                 "architecture": self.base.architecture,
                 "license": self.base.license,
                 "sizeBytes": self.base.size_bytes,
             },
             "adapters": [
-                {**entry, "servedName": adapter.served_name, "sizeBytes": adapter.size_bytes}
+                {
+                    **entry,
+                    "servedName": adapter.served_name,
+                    "rank": adapter.rank,
+                    "sizeBytes": adapter.size_bytes,
+                }
                 for entry, adapter in zip(self.manifest()["adapters"], self.adapters, strict=True)
             ],
             "targets": {
@@ -194,13 +211,15 @@ def resolve(fleet: Fleet, *, cache: digest_cache.Cache | None = None) -> Plan:
     report = Report(fleet.origin)
     root = fleet.origin.root
     facts = _look_at_base(fleet, root, report, cache)
+    check_licence(fleet, models.licence_texts(fleet.base_model.source.folder(root)) if facts else (), report)
     # By name: Pulumi hands a declaration over sorted, a stack file has the order of its author.
     adapters_by_name = sorted(fleet.adapters.items())
     planned = [_planned_adapter(name, adapter, fleet, facts, report, cache) for name, adapter in adapters_by_name]
     ready = tuple(adapter for adapter in planned if adapter is not None)
     base = _planned_base(fleet, facts)
     names = (base.name, *sorted(fleet.adapters))
-    sizes = [base.size_bytes, *(adapter.size_bytes for adapter in ready)]
+    canaries = [adapter.canary for adapter in ready if adapter.canary]
+    sizes = [base.size_bytes, *(each.size_bytes for each in ready), *(each.size_bytes for each in canaries)]
     disk_bytes = None if None in sizes else sum(size for size in sizes if size is not None)
     for name, target in fleet.targets.items():
         _check_target(name, target, ready, facts, Site(root, fleet.environment, name, disk_bytes), report)
@@ -208,13 +227,15 @@ def resolve(fleet: Fleet, *, cache: digest_cache.Cache | None = None) -> Plan:
     return Plan(
         environment=fleet.environment,
         root=root,
+        store=fleet.store_url,
         base=base,
         adapters=ready,
         targets=tuple(
-            PlannedTarget(name, target.kind, names, len(ready) + 1, disk_bytes, target.engine, target)
+            PlannedTarget(name, target.kind, names, len(ready) + len(canaries) + 1, disk_bytes, target.engine, target)
             for name, target in fleet.targets.items()
         ),
         router=PlannedRouter(ROUTER_HOST, fleet.router.port, fleet.router.metrics_port, fleet.router.limits, names),
+        rollout=fleet.rollout,
         image=fleet.release.image,
     )
 
@@ -258,39 +279,99 @@ def _planned_adapter(
 ) -> PlannedAdapter | None:
     """The adapter, or None after its mistake was noted."""
     pinned = fleet.release.adapters[name]
-    rank, size_bytes = adapter.rank, None
-    if adapter.source.scheme == "file":
-        folder = adapter.source.folder(fleet.origin.root)
-        try:
-            facts = adapters.inspect(folder, base_names=_base_names(fleet), shape=base.shape if base else None)
-            found = digest.content_digest(folder, "adapter", cache=cache)
-        except Problem as problem:
-            report.problem(("adapters", name, "source"), problem)
+    stored = adapter.source is None
+    source = adapter.source or Source.parse(manifest.stored_source(fleet.store_url, name, pinned))
+    facts: adapters.AdapterFacts | None = None
+    if source.scheme == "file":
+        place = ("release", "adapters", name) if stored else ("adapters", name, "source")
+        facts = _look_at_adapter(name, source, pinned, place, fleet, base, report, cache)
+        if facts is None:
             return None
-        if found != pinned:
-            _note_digest(report, ("release", "adapters", name), f"adapter {name}", found, pinned)
-        if rank is not None and rank != facts.rank:
+        if adapter.rank is not None and adapter.rank != facts.rank:
             report.add(
                 ("adapters", name, "rank"),
                 "the declared rank is not the adapter's",
-                found=str(rank),
+                found=str(adapter.rank),
                 allowed=str(facts.rank),
-                next_action="Take `rank` away: for file:// it is read from the adapter.",
+                next_action="Take `rank` away: it is read from the adapter.",
             )
-        rank, size_bytes = facts.rank, facts.size_bytes
-    assert rank is not None  # lorafleet.checks has refused an adapter elsewhere without a rank
     return PlannedAdapter(
         name=name,
         served_name=digest.served_name(name, pinned),
-        source=adapter.source.absolute(fleet.origin.root),
+        source=source.absolute(fleet.origin.root),
         revision=adapter.revision,
         digest=pinned,
-        rank=rank,
-        size_bytes=size_bytes,
+        rank=facts.rank if facts else adapter.rank,
+        size_bytes=facts.size_bytes if facts else None,
+        stored=stored,
+        canary=_planned_canary(name, fleet, base, report, cache) if name in fleet.release.canaries else None,
     )
 
 
-def _base_names(fleet: Fleet) -> set[str]:
+def _planned_canary(
+    name: str, fleet: Fleet, base: models.BaseFacts | None, report: Report, cache: digest_cache.Cache
+) -> PlannedCanary:
+    canary = fleet.release.canaries[name]
+    source = Source.parse(manifest.stored_source(fleet.store_url, name, canary.digest))
+    facts: adapters.AdapterFacts | None = None
+    if source.scheme == "file":
+        place = ("release", "canaries", name, "digest")
+        facts = _look_at_adapter(name, source, canary.digest, place, fleet, base, report, cache)
+    return PlannedCanary(
+        served_name=digest.served_name(name, canary.digest),
+        source=str(source),
+        digest=canary.digest,
+        weight=canary.weight,
+        rank=facts.rank if facts else None,
+        size_bytes=facts.size_bytes if facts else None,
+    )
+
+
+def _look_at_adapter(
+    name: str,
+    source: Source,
+    pinned: str,
+    place: tuple[str, ...],
+    fleet: Fleet,
+    base: models.BaseFacts | None,
+    report: Report,
+    cache: digest_cache.Cache,
+) -> adapters.AdapterFacts | None:
+    """What the files in a folder say; None after a mistake was noted at `place`."""
+    folder = source.folder(fleet.origin.root)
+    stored = place[0] == "release"
+    if stored and not (folder / manifest.METADATA).is_file():
+        # A push that was ended in the middle has files, but no metadata: it does not count.
+        report.add(
+            place,
+            f"the store does not have this version of {name}",
+            found=f"{pinned[:19]}… is not in {fleet.store}",
+            allowed=f"a digest that `lorafleet adapter list {name} --stack {fleet.environment}` shows",
+            next_action=f"Put it there: lorafleet adapter push FOLDER --name {name} --stack {fleet.environment}",
+        )
+        return None
+    try:
+        facts = adapters.inspect(folder, base_names=base_names(fleet), shape=base.shape if base else None)
+        found = digest.content_digest(folder, "adapter", cache=cache)
+    except Problem as problem:
+        report.problem(place, problem)
+        return None
+    if found != pinned and stored:
+        report.add(
+            place,
+            f"the files of {name} in the store are damaged: they do not have the digest that they are kept under",
+            found=found,
+            allowed=pinned,
+            next_action=f"See what else is wrong with `lorafleet adapter verify --stack {fleet.environment}`, remove "
+            f"that folder and push the adapter again.",
+        )
+    elif found != pinned:
+        _note_digest(report, ("release", "adapters", name), f"adapter {name}", found, pinned)
+    return facts
+
+
+def base_names(fleet: Fleet) -> set[str]:
+    """The values of an adapter's `base_model_name_or_path` that mean the declared base."""
     base = fleet.base_model
     own = str(base.source.folder(fleet.origin.root)) if base.source.scheme == "file" else base.source.address
     return {base.name, own, *(name.rstrip("/") for name in base.trained_as)}
@@ -316,12 +397,13 @@ def _check_target(
 ) -> None:
     engine = target.engine
     for adapter in planned:
-        if adapter.rank > engine.max_lora_rank:
+        rank = max(adapter.rank or 0, (adapter.canary and adapter.canary.rank) or 0)
+        if rank > engine.max_lora_rank:
             report.add(
                 ("targets", name, "engine", "maxLoraRank"),
                 f"the adapter {adapter.name} has a higher rank than this target takes",
-                found=f"rank {adapter.rank}, maxLoraRank {engine.max_lora_rank}",
-                allowed=f"maxLoraRank of {adapter.rank} or more",
+                found=f"rank {rank}, maxLoraRank {engine.max_lora_rank}",
+                allowed=f"maxLoraRank of {rank} or more",
                 next_action="Raise maxLoraRank (every adapter then takes more memory) or lower the rank.",
             )
     if base is not None:

@@ -11,7 +11,7 @@ from lorafleet.origin import shown_path
 from lorafleet.sources import Source
 
 if TYPE_CHECKING:
-    from lorafleet.plan import Plan, PlannedTarget
+    from lorafleet.plan import Plan, PlannedAdapter, PlannedCanary, PlannedTarget
 
 
 def render(plan: Plan) -> str:
@@ -20,6 +20,7 @@ def render(plan: Plan) -> str:
     blocks = [
         f"Fleet {plan.environment}: {base.name} with {listed((a.name for a in plan.adapters), 'and')}, "
         f"at {plan.router.endpoint}",
+        f"Store\n  {_source(plan.store, plan) if plan.store.startswith('file:') else plan.store}",
         "Base model\n"
         + _table(
             [
@@ -35,8 +36,9 @@ def render(plan: Plan) -> str:
         + _table(
             [("name", "rank", "size", "served as", "source")]
             + [
-                (a.name, str(a.rank), _size(a.size_bytes), a.served_name, _source(a.source, plan))
+                (name, str(version.rank or "?"), _size(version.size_bytes), version.served_name, source)
                 for a in plan.adapters
+                for name, version, source in _versions(a, plan)
             ]
         ),
         "\n".join(["Targets", *(_target(target) for target in plan.targets)]),
@@ -53,6 +55,16 @@ def render(plan: Plan) -> str:
     if plan.image:
         blocks.append(f"Image\n  {plan.image}")
     return "\n\n".join(blocks) + "\n"
+
+
+def _versions(adapter: PlannedAdapter, plan: Plan) -> list[tuple[str, PlannedAdapter | PlannedCanary, str]]:
+    """An adapter and, below it, its canary."""
+    rows: list[tuple[str, PlannedAdapter | PlannedCanary, str]] = [
+        (adapter.name, adapter, "store" if adapter.stored else _source(adapter.source, plan))
+    ]
+    if adapter.canary:
+        rows.append((f"  canary {adapter.canary.weight} %", adapter.canary, "store"))
+    return rows
 
 
 def _target(target: PlannedTarget) -> str:

@@ -25,18 +25,20 @@ _ALLOWED = "a complete safetensors file"
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor's number format, such as `F32` or `BF16`, and shape."""
+    """One tensor's number format, such as `F32` or `BF16`, its shape, and the byte of the file where it begins."""
 
     dtype: str
     shape: tuple[int, ...]
+    start: int = 0
 
 
-def read_header(path: Path, name: str) -> dict[str, Tensor]:
+def read_header(path: Path, name: str, *, max_bytes: int = _MAX_HEADER_BYTES) -> dict[str, Tensor]:
     """The tensors of a file, by name.
 
     Args:
         path: the file.
         name: how errors call it.
+        max_bytes: a header longer than this is refused before it is read.
 
     Raises:
         Problem: the file is missing, cut off or not in this format.
@@ -48,6 +50,13 @@ def read_header(path: Path, name: str) -> dict[str, Tensor]:
             length = int.from_bytes(start, "little")
             if len(start) < 8 or not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
                 raise _broken(name, _start_hint(start, size), size)
+            if length > max_bytes:
+                raise Problem(
+                    f"{name} has a header that is too long to be true",
+                    found=f"{length} bytes of names and shapes",
+                    allowed=f"at most {max_bytes} bytes",
+                    next_action="Save it again with save_pretrained, without metadata of your own.",
+                )
             raw = file.read(length)
     except OSError as error:
         raise files.unreadable(error, path, name, allowed=_ALLOWED) from None
@@ -56,14 +65,14 @@ def read_header(path: Path, name: str) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     spans: list[tuple[int, int]] = []
     for tensor_name, entry in header.items():
-        tensor, span = _entry(entry, name, size)
+        tensor, span = _entry(entry, name, size, 8 + length)
         tensors[tensor_name] = tensor
         spans.append(span)
     _check_spans(spans, size - 8 - length, name, size)
     return tensors
 
 
-def _entry(entry: Any, name: str, size: int) -> tuple[Tensor, tuple[int, int]]:
+def _entry(entry: Any, name: str, size: int, data_start: int) -> tuple[Tensor, tuple[int, int]]:
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         whole = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
@@ -72,7 +81,7 @@ def _entry(entry: Any, name: str, size: int) -> tuple[Tensor, tuple[int, int]]:
         fits = False
     if not fits:
         raise _broken(name, "a tensor whose shape, format and place do not agree", size)
-    return Tensor(dtype, tuple(shape)), (begin, end)
+    return Tensor(dtype, tuple(shape), data_start + begin), (begin, end)
 
 
 def _check_spans(spans: list[tuple[int, int]], data_bytes: int, name: str, size: int) -> None:
@@ -107,4 +116,6 @@ def _broken(name: str, found: str, size: int) -> Problem:
 def shown_name(name: str) -> str:
     """A tensor's name, cut where it is longer than any real one."""
     printable = "".join(character if character.isprintable() else "?" for character in name)
+    if not printable:
+        return '"", a tensor without a name'
     return printable if len(printable) <= 120 else f"{printable[:120]}..."

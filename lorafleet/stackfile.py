@@ -59,9 +59,13 @@ def read(path: Path, shown_path: str) -> StackFile:
     Raises:
         LorafleetError: the file can't be read, is not YAML, or has a key twice.
     """
+    return parse(_text(path, shown_path), shown_path)
+
+
+def parse(text: str, shown_path: str) -> StackFile:
+    """The same for a text that was read already. Raises LorafleetError."""
     import yaml
 
-    text = _text(path, shown_path)
     try:
         node = yaml.compose(text, Loader=_loader())
         if node is None:

@@ -173,6 +173,16 @@ Image = Annotated[
         "Look the digest up where the image was pushed.",
     ),
 ]
+# Where an environment keeps adapters, manifests and what its servers report.
+StoreUrl = Annotated[
+    str,
+    Text(
+        r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](?:/(?!\.{1,2}(?:/|$))[^/\s*?\[\]#\x00-\x1f\x7f]+)*"
+        r"|file://(?!~)[^\x00-\x1f\x7f\ud800-\udfff]{1,400}(?<!/)",
+        "gs://bucket, gs://bucket/folder or file://folder (from the project's root, or absolute), without / at the end",
+        "Write gs://BUCKET with the bucket of the stack `shared`, or file://.lorafleet/store for this machine alone.",
+    ),
+]
 # Ports below 1024 need rights that a server of this project never has.
 Port = Annotated[int, Whole(1024, 65535, "a TCP port")]
 Sentence = Annotated[str, Text(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}", "a text of 1 to 200 characters on one line")]

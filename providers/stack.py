@@ -32,7 +32,7 @@ def fleet() -> Plan:
     Ends the program with every mistake, each with file and line.
     """
     config = pulumi.Config()
-    stack_file = _root() / "stacks" / f"Pulumi.{pulumi.get_stack()}.yaml"
+    stack_file = root() / "stacks" / f"Pulumi.{pulumi.get_stack()}.yaml"
     if is_config_secret(config.full_key("fleet")):
         refuse(
             f"{stack_file.name}: serving:fleet holds a secret value\n"
@@ -46,7 +46,7 @@ def fleet() -> Plan:
             "  next:    copy the block `serving:fleet:` from stacks/Pulumi.local.yaml and adapt it"
         )
     try:
-        found = load_fleet(declaration, environment=pulumi.get_stack(), root=_root(), stack_file=stack_file)
+        found = load_fleet(declaration, environment=pulumi.get_stack(), root=root(), stack_file=stack_file)
         return resolve(found)
     except LorafleetError as error:
         refuse(f"the fleet's declaration is wrong\n{error}")
@@ -95,7 +95,7 @@ def export(plan: Plan, *, endpoint: pulumi.Output[str], api_key: pulumi.Output[s
     )
 
 
-def _root() -> Path:
+def root() -> Path:
     """The folder of Pulumi.yaml; the program runs in it or in `main:` below it."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / "Pulumi.yaml").is_file()), here)

@@ -1,10 +1,11 @@
 """The environment `local`: one vLLM server and the router on this machine, no account needed."""
 
-from providers import local, stack
+from providers import artifacts, local, stack
 
 fleet = stack.fleet()
 
-server = local.Server("server", fleet)
+manifest = artifacts.manifest("manifest", fleet)
+server = local.Server("server", fleet, manifest)
 router = local.Router("router", fleet, targets=[server])
 
 stack.export(fleet, endpoint=router.endpoint, api_key=router.api_key, targets=[server])

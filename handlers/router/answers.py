@@ -49,6 +49,9 @@ WANTS_GET = Answer(405, "This path takes GET only.", "invalid_request_error", "m
 WANTS_POST = Answer(
     405, "This path takes POST only.", "invalid_request_error", "method_not_allowed", (("Allow", "POST"),)
 )
+NO_METRICS_PATH = Answer(
+    404, "No such path. Here are GET /metrics and GET /metrics/fleet.", "invalid_request_error", "unknown_url"
+)
 NO_MODEL = Answer(
     400,
     "The body must be a JSON object with the name of a model, as text, in the field 'model'.",
@@ -74,6 +77,9 @@ FROM_HAPROXY = (
     Answer(504, "The target did not answer in time.", "server_error", "target_timeout"),
 )
 """What HAProxy says by itself, one file for each status."""
+
+
+_WHERE_DIGESTS_ARE = "Which content answered stands in each answer's header x-lorafleet-adapter, as NAME@DIGEST."
 
 
 def body_too_large(max_body_kib: int) -> Answer:
@@ -113,8 +119,9 @@ def raw_http(answer: Answer) -> str:
 
 
 def model_list(router: RouterFile) -> str:
-    """The body of GET /v1/models."""
-    return json.dumps({"object": "list", "data": [_card(router, index) for index in range(len(router.models))]})
+    """The body of GET /v1/models: names, which stay when a release changes what answers to them."""
+    cards = [_card(router, index) for index in range(len(router.models))]
+    return json.dumps({"object": "list", "data": cards, "note": _WHERE_DIGESTS_ARE})
 
 
 def model_card(router: RouterFile, index: int) -> str:
@@ -132,5 +139,4 @@ def _card(router: RouterFile, index: int) -> dict[str, object]:
         "owned_by": "lorafleet",
         "root": model.name if base else router.base_model,
         "parent": None if base else router.base_model,
-        "digest": model.digest,
     }

@@ -26,6 +26,7 @@ _TARGET_NAME_TEXT = "1 to 48 of letters, digits, . _ - and a letter or digit fir
 _HOST_NAME = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
+_PATH = r"/[A-Za-z0-9._~/-]{0,127}"
 _ABSOLUTE = r"/[^\x00-\x1f\x7f]+"
 
 
@@ -42,10 +43,9 @@ class Address:
 
 @dataclass(frozen=True)
 class Model:
-    """A public name that clients may ask for. `digest` is null for the base model."""
+    """A public name that clients may ask for. Which content answers to it, the targets know."""
 
     name: str
-    digest: str | None
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,21 @@ class Target:
     tls: bool
     models: tuple[str, ...]
     health_path: str
+    status_path: str | None
+    """What is asked for the state of its adapters; None: it must not be asked, that could wake a sleeping worker."""
     max_in_flight: int
     max_queue: int
+
+    @property
+    def address(self) -> str:
+        """`HOST`, in brackets when it is an IPv6 address."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def authority(self) -> str:
+        """What a request's Host header says."""
+        default_port = self.port == (443 if self.tls else 80)
+        return self.address if default_port else f"{self.address}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -177,12 +190,11 @@ def _address(top: Fields, key: str) -> Address:
 def _models(top: Fields) -> tuple[Model, ...]:
     models: list[Model] = []
     for index, value in enumerate(top.items("models")):
-        fields = Fields(value, top.source, f"models[{index}]", ["name", "digest"])
+        fields = Fields(value, top.source, f"models[{index}]", ["name"])
         name = fields.text("name", _MODEL_NAME, _MODEL_NAME_TEXT)
         if any(model.name == name for model in models):
             raise fields.fail("name", f"is {shown(name)}, which another model has; names must differ")
-        digest = fields.text_or_none("digest", r"sha256:[0-9a-f]{64}", "sha256: and 64 lower-case hex digits")
-        models.append(Model(name, digest))
+        models.append(Model(name))
     return tuple(models)
 
 
@@ -202,7 +214,7 @@ def _targets(top: Fields, names: list[str]) -> tuple[Target, ...]:
     return tuple(targets)
 
 
-_TARGET_KEYS = ["name", "kind", "url", "models", "healthPath", "maxInFlight", "maxQueue"]
+_TARGET_KEYS = ["name", "kind", "url", "models", "healthPath", "statusPath", "maxInFlight", "maxQueue"]
 
 
 def _target(fields: Fields, names: list[str]) -> Target:
@@ -220,7 +232,8 @@ def _target(fields: Fields, names: list[str]) -> Target:
         port=port,
         tls=tls,
         models=models,
-        health_path=fields.text("healthPath", r"/[A-Za-z0-9._~/-]{0,127}", "a path such as /ready"),
+        health_path=fields.text("healthPath", _PATH, "a path such as /ready"),
+        status_path=fields.text_if_any("statusPath", _PATH, "a path such as /lorafleet/state"),
         max_in_flight=fields.integer("maxInFlight", 1, 1000),
         max_queue=fields.integer("maxQueue", 0, 1000),
     )

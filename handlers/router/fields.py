@@ -62,6 +62,10 @@ class Fields:
     def text_or_none(self, key: str, pattern: str, allowed: str) -> str | None:
         return None if self.raw(key) is None else self.text(key, pattern, f"{allowed}, or null")
 
+    def text_if_any(self, key: str, pattern: str, allowed: str) -> str | None:
+        """As `text_or_none`, for a key that need not be there."""
+        return self.text_or_none(key, pattern, allowed) if key in self._value else None
+
     def integer(self, key: str, low: int, high: int) -> int:
         value = self.raw(key)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:

@@ -20,6 +20,7 @@ from handlers.router.config import Model, RouterFile, Target
 
 CONFIG_FILE = "haproxy.cfg"
 ADMIN_SOCKET = "admin.sock"
+FLEET_SOCKET = "fleet.sock"
 SERVER_STATES = "servers.state"
 
 CONNECT_TIMEOUT_S = 1
@@ -27,6 +28,7 @@ HEADERS_KIB = 16
 _BUFFER_MARGIN_KIB = 64  # headers, HAProxy's own room for rewriting (maxrewrite) and its notes about each block
 _KEEP_ALIVE_S = 20  # more than common clients keep an idle connection, so that they close first
 _UPLOAD_TIMEOUT_S = 30
+_SESSION = "^[ -~]{1,128}$"  # characters of ASCII that can be printed
 _REASON = "x-lorafleet-reason"
 
 _LOG_FIELDS = {
@@ -56,6 +58,7 @@ def render(router: RouterFile, target_keys: Mapping[str, str], max_connections: 
         _global(router, max_connections),
         _defaults(router),
         _metrics(router),
+        _fleet_metrics(),
         _api(router),
         _models(router),
         *(_model_backend(router, model) for model in router.models),
@@ -152,9 +155,16 @@ def _metrics(router: RouterFile) -> list[str]:
         "frontend metrics",
         f"bind {router.metrics}",
         "no log",
+        _return(answers.WANTS_GET, "unless METH_GET"),
         "http-request use-service prometheus-exporter if { path /metrics }",
-        _return(answers.NO_PATH, "unless { path /metrics }"),
+        _return(answers.NO_METRICS_PATH, "unless { path /metrics/fleet }"),
+        "default_backend fleet_metrics",
     ]
+
+
+def _fleet_metrics() -> list[str]:
+    """What the supervisor knows of the targets' adapters, at the same address as HAProxy's own figures."""
+    return ["backend fleet_metrics", "timeout server 10s", f"server supervisor unix@{FLEET_SOCKET}"]
 
 
 def _api(router: RouterFile) -> list[str]:
@@ -182,7 +192,11 @@ def _api(router: RouterFile) -> list[str]:
         # Only digests of keys are known here; the plain key leaves with the next rule.
         _return(answers.BAD_KEY, "unless { http_auth_bearer,sha2(256),hex,lower -m str -f client-keys.txt }"),
         "http-request del-header authorization",
+        # Who asks may say which session it is (one that stays on its side of a canary), and nothing else.
+        "http-request set-var(txn.session) req.fhdr(x-lorafleet-session)",
         "http-request del-header x-lorafleet- -m beg",
+        "http-request set-header x-lorafleet-session %[var(txn.session)]"
+        f" if {{ var(txn.session) -m reg {_quoted(_SESSION)} }}",
         "acl models path /v1/models",
         "acl models path_beg /v1/models/",
         "acl generate path /v1/chat/completions /v1/completions",
@@ -280,9 +294,6 @@ def _hop(target: Target) -> list[str]:
 def _target_backend(router: RouterFile, target: Target, has_key: bool) -> list[str]:
     backend = names.target_backend(target.name)
     limits = router.limits
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    default_port = target.port == (443 if target.tls else 80)
-    host_header = host if default_port else f"{host}:{target.port}"
     queue_full = f"{{ queue({backend}) ge {target.max_queue} }} {{ srv_conn({backend}/up) ge {target.max_in_flight} }}"
     key = f'"Bearer %[str({target.name}),map_str(target-keys.map)]"'
     return [
@@ -304,11 +315,12 @@ def _target_backend(router: RouterFile, target: Target, has_key: bool) -> list[s
         # After a reload a target that is not ready stays so, without a request that finds out.
         "load-server-state-from-file global",
         "option httpchk",
-        f"http-check send meth GET uri {target.health_path} ver HTTP/1.1 hdr host {host_header} hdr connection close",
+        f"http-check send meth GET uri {target.health_path} ver HTTP/1.1"
+        f" hdr host {target.authority} hdr connection close",
         "http-check expect status 200",
         "http-request set-var(txn.arrived_ms) date(0,ms)",
         f"http-request return status 503 hdr {_REASON} busy if {queue_full}",
-        f"http-request set-header host {host_header}",
+        f"http-request set-header host {target.authority}",
         *([f"http-request set-header authorization {key}"] if has_key else []),
         f"http-response del-header {_REASON}",
         f"http-response set-header x-lorafleet-target {target.name}",
@@ -323,9 +335,8 @@ def _target_backend(router: RouterFile, target: Target, has_key: bool) -> list[s
 
 
 def _server_line(target: Target) -> str:
-    host = f"[{target.host}]" if ":" in target.host else target.host
     parts = [
-        f"server up {host}:{target.port}",
+        f"server up {target.address}:{target.port}",
         "check inter 1s fall 2 rise 1",
         # The first refused connection marks it down; the health check brings it back.
         "observe layer4 error-limit 1 on-error mark-down",

@@ -13,11 +13,14 @@ import signal
 import socket
 import sys
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
-from handlers.router import config, files, haproxy, render
+from handlers.router import config, files, haproxy, metrics, render
 from handlers.router.config import Address, RouterFile, Target
+from handlers.router.endpoint import Endpoint
 from handlers.router.errors import RouterError
+from handlers.router.watch import Watch
 
 _START_TIMEOUT_S = 10.0
 _FIRST_CHECKS_TIMEOUT_S = 3.0
@@ -73,6 +76,7 @@ class _Supervisor:
         self._run_dir = router.run_dir
         self._admin = haproxy.Admin(router.run_dir)
         self._program = ""
+        self._watch = Watch(_say)
         self._generation = 0
         self._process: asyncio.subprocess.Process | None = None
         self._last_words: deque[str] = deque(maxlen=40)
@@ -91,6 +95,7 @@ class _Supervisor:
             await self._start()
             return await self._serve()
         finally:
+            self._watch.stop()
             await self._kill()
             os.close(lock)
 
@@ -127,12 +132,17 @@ class _Supervisor:
         files.write_private(self._run_dir / render.SERVER_STATES, "1\n")
         for field, address in (("listen", self._router.listen), ("metrics", self._router.metrics)):
             _must_be_free(field, address)
-        folder = await self._write_checked(self._router)
+        keys = config.load_target_keys(self._router)
+        folder = await self._write_checked(self._router, keys)
         files.point_current_at(self._run_dir, folder)
+        endpoint = Endpoint(self._run_dir, lambda: metrics.text(self._watch.seen()))
         config_path = f"{files.CURRENT}/{render.CONFIG_FILE}"
         self._process = await haproxy.start(self._program, self._run_dir, config_path)
         self._relay = asyncio.create_task(self._relay_errors(self._process))
         self._state.haproxy_pid = self._process.pid
+        # Threads begin behind the fork that starts HAProxy: what one of them locks would stay locked in the child.
+        endpoint.start()
+        self._watch.follow(self._router.targets, keys)
         if await self._new_worker(None, _START_TIMEOUT_S) is None:
             await self._kill()
             raise RouterError(
@@ -188,7 +198,8 @@ class _Supervisor:
             asked = hashlib.sha256(content).hexdigest()
             router = config.parse(content, str(self._router_file))
             self._must_stay(router)
-            folder = await self._write_checked(router)
+            keys = config.load_target_keys(router)
+            folder = await self._write_checked(router, keys)
             await self._switch(router, folder, former_folder)
         except RouterError as error:
             _say(f"The router file was refused; the former one goes on serving.\n{error}")
@@ -197,6 +208,7 @@ class _Supervisor:
             return
         self._state.refused_digest = None
         self._router = router
+        self._watch.follow(router.targets, keys)
         files.remove_generations_but(self._run_dir, folder)
         self._ready(None)
 
@@ -237,9 +249,9 @@ class _Supervisor:
                 "correct what it names and send SIGHUP again",
             )
 
-    async def _write_checked(self, router: RouterFile) -> Path:
+    async def _write_checked(self, router: RouterFile, keys: Mapping[str, str]) -> Path:
         self._generation += 1
-        texts = render.render(router, config.load_target_keys(router), _max_connections())
+        texts = render.render(router, keys, _max_connections())
         folder = files.write_generation(self._run_dir, self._generation, texts)
         try:
             await haproxy.check(self._program, self._run_dir, folder / render.CONFIG_FILE)

@@ -1,13 +1,14 @@
 """ASGI middleware inside vLLM (--middleware): the only way in.
 
-- Public model names become the immutable names under which vLLM knows the adapters; the answer's header
-  `x-lorafleet-adapter` says which one it was. Looking the name up and counting the request happen in one step of the
-  event loop, so a switch to a new version and the end of the last request on the old one cannot miss each other.
+- Public model names become the immutable names under which vLLM knows the adapters, those of the canary for its share;
+  the answer's header `x-lorafleet-adapter` says which version it was (table.py). Looking the name up and counting the
+  request happen in one step of the event loop, so a switch to a new version and the end of the last request on the old
+  one cannot miss each other.
 - Clients show a key (Bearer) everywhere but at /health and /ready; keys are compared by their SHA-256.
 - Everything that is not in ROUTES below is answered with 404, whatever vLLM offers. Loading and unloading adapters, and
   any request before the server is ready, need the launcher's own token.
 
-It reads the routes file (routes.py), whose path is in the environment variable LORAFLEET_ROUTES.
+What the names stand for is in the routes file (routes.py), whose path is in the environment variable LORAFLEET_ROUTES.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from typing import Any
 
 from handlers.serving import answers
 from handlers.serving.routes import ADMIN_HEADER, ROUTES_VARIABLE
+from handlers.serving.table import SESSION_HEADER, RouteTable, StatusFile, Target
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -35,38 +37,13 @@ READ = {"/v1/models", "/metrics", "/lorafleet/state"}
 RETRY_AFTER_S = 5
 
 
-class RouteTable:
-    """The routes file, read again when it changed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.stamp: tuple[int, int] | None = None
-        self.document: dict[str, Any] = {}
-        self.served: dict[str, str] = {}
-
-    def refresh(self) -> None:
-        """Keeps the last good table when the file is gone or not readable."""
-        try:
-            status = self.path.stat()
-            stamp = (status.st_mtime_ns, status.st_ino)
-            if stamp == self.stamp:
-                return
-            document = json.loads(self.path.read_text(encoding="utf-8"))
-            adapters = document["adapters"]
-            names = {name: entry["servedName"] for name, entry in adapters.items()}
-            # the immutable name may be asked for as well, as with a dated model name
-            served = {entry: entry for entry in names.values()} | names | {document["base"]: document["base"]}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            return
-        self.document, self.served, self.stamp = document, served, stamp
-
-
 class AliasMiddleware:
     def __init__(self, app: App) -> None:
         self.app = app
         self.table = RouteTable(Path(os.environ[ROUTES_VARIABLE]))
         self.in_flight: dict[str, int] = {}
         self.done: dict[str, int] = {}
+        self.status = StatusFile()
         self.created = int(time.time())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,8 +105,9 @@ class AliasMiddleware:
     async def read(self, path: str, send: Send) -> None:
         table = self.table.document
         if path == "/lorafleet/state":
-            state = answers.state(table, self.in_flight, self.done)
-            await answers.send_json(send, 200, state)
+            status = self.status.read(table.get("stateFile"))
+            document = {"inFlight": self.in_flight, "done": self.done, "status": status}
+            await answers.send_json(send, 200, document)
             return
         models = answers.models(table, self.created)
         if path == "/v1/models":
@@ -170,12 +148,14 @@ class AliasMiddleware:
             return
         # the file may have changed while the body came in
         self.table.refresh()
-        launcher = self.is_launcher(scope)
-        # the launcher probes adapters that have no public name yet; vLLM itself says 404 for one that is not loaded
-        name = self.table.served.get(asked, asked if launcher else None) if isinstance(asked, str) else None
-        if name is None:
+        target = self.table.choose(asked, session_of(scope)) if isinstance(asked, str) else None
+        if target is None and isinstance(asked, str) and self.is_launcher(scope):
+            # the launcher probes adapters that have no public name yet; vLLM itself says 404 for one that is not loaded
+            target = Target(asked, asked.encode("latin-1", "replace"))
+        if target is None:
             await self.unknown_model(asked, send)
             return
+        name = target.served_name
         if name != asked:
             document["model"] = name
             body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
@@ -183,7 +163,7 @@ class AliasMiddleware:
             scope = {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
         self.in_flight[name] = self.in_flight.get(name, 0) + 1
         try:
-            await self.app(scope, replayed(body, receive), tagged(name, send))
+            await self.app(scope, replayed(body, receive), tagged(target.header, send))
         finally:
             self.finished(name)
 
@@ -240,6 +220,14 @@ class AliasMiddleware:
         return scheme.lower() == b"bearer" and any(matches)
 
 
+def session_of(scope: Scope) -> bytes | None:
+    """The header that keeps a user or a conversation on one version; an empty one is none."""
+    for name, value in scope["headers"]:
+        if name == SESSION_HEADER:
+            return bytes(value) or None
+    return None
+
+
 def known(path: str, method: str) -> bool:
     if method == "POST":
         return path in INFERENCE or path in ADMIN
@@ -264,10 +252,10 @@ def replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def tagged(name: str, send: Send) -> Send:
+def tagged(header: bytes, send: Send) -> Send:
     async def with_header(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = [*message.get("headers", []), (b"x-lorafleet-adapter", name.encode("latin-1", "replace"))]
+            headers = [*message.get("headers", []), (b"x-lorafleet-adapter", header)]
             message = {**message, "headers": headers}
         await send(message)
 

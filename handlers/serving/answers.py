@@ -25,25 +25,18 @@ async def error(
 
 
 def models(table: Mapping[str, Any], created: int) -> list[dict[str, Any]]:
-    """Base and adapters by their public names; `digest` and `served_name` are fields beyond the OpenAI API."""
+    """Base and adapters by their public names; `digest`, `served_name`, `canary` are fields beyond the OpenAI API."""
     base = table.get("base")
     if base is None:
         return []
     fixed = {"object": "model", "created": created, "owned_by": "lorafleet"}
-    found: list[dict[str, Any]] = [{"id": base, **fixed, "digest": table.get("baseDigest"), "served_name": base}]
+    found: list[dict[str, Any]] = [{"id": base, **fixed, "digest": table.get("baseVersion"), "served_name": base}]
     for name, entry in table["adapters"].items():
         extra = {"parent": base, "digest": entry["digest"], "served_name": entry["servedName"]}
+        if entry["canary"] is not None:
+            canary = entry["canary"]
+            extra["canary"] = {
+                "digest": canary["digest"], "served_name": canary["servedName"], "weight": canary["weight"],
+            }  # fmt: skip
         found.append({"id": name, **fixed, **extra})
     return found
-
-
-def state(table: Mapping[str, Any], in_flight: Mapping[str, int], done: Mapping[str, int]) -> dict[str, Any]:
-    """What GET /lorafleet/state tells: names, and the requests per served name."""
-    return {
-        "ready": bool(table.get("ready")),
-        "accepting": bool(table.get("accepting")),
-        "base": table.get("base"),
-        "adapters": table.get("adapters", {}),
-        "inFlight": dict(in_flight),
-        "done": dict(done),
-    }

@@ -38,13 +38,25 @@ class EngineClient:
         except (OSError, http.client.HTTPException):
             return False
 
-    def call(self, method: str, path: str, document: Any, doing: str) -> bytes:
-        """The body of a 200. Raises ServingError that starts with `doing` otherwise."""
+    def refuses(self) -> bool:
+        """True when the API server says that its core is dead, or takes no connection. One that does not answer in
+        time may be busy."""
         try:
-            status, body, _ = self.request(method, path, document)
+            return self.request("GET", "/health", timeout_s=5)[0] == 503
+        except ConnectionRefusedError:
+            return True
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def call(
+        self, method: str, path: str, document: Any, doing: str, timeout_s: float = 120, also: tuple[int, ...] = ()
+    ) -> bytes:
+        """The body of a 200, or of a status in `also`. Raises ServingError that starts with `doing` otherwise."""
+        try:
+            status, body, _ = self.request(method, path, document, timeout_s)
         except (OSError, http.client.HTTPException) as error:
             raise ServingError(f"{doing}: the engine does not answer ({error!r})", SEE_LOG) from None
-        if status != 200:
+        if status != 200 and status not in also:
             raise ServingError(f"{doing}: the engine answered {status}: {message_of(body)}", SEE_LOG)
         return body
 
@@ -53,10 +65,12 @@ class EngineClient:
         state = json.loads(self.call("GET", "/lorafleet/state", None, "asking for the requests in flight"))
         return dict(state["inFlight"])
 
-    def complete(self, model: str, prompt: str, max_tokens: int, doing: str, **more: Any) -> dict[str, Any]:
+    def complete(
+        self, model: str, prompt: str, max_tokens: int, doing: str, timeout_s: float = 120, **more: Any
+    ) -> dict[str, Any]:
         """The answer of /v1/completions at temperature 0."""
         document = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, **more}
-        answer: dict[str, Any] = json.loads(self.call("POST", "/v1/completions", document, doing))
+        answer: dict[str, Any] = json.loads(self.call("POST", "/v1/completions", document, doing, timeout_s))
         return answer
 
 

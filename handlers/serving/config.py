@@ -3,53 +3,31 @@
 Every method raises ServingError that names the field, its value and what is allowed.
 """
 
-import hashlib
 import json
 import re
+import socket
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
 
-from handlers.serving import digest as digests
+from handlers.serving import manifest
 from handlers.serving.errors import ServingError
+from handlers.serving.manifest import Weights
+from handlers.serving.sections import Section
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vLLM 0.32, vllm/config/lora.py
-NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?")
-SOURCE = re.compile(r"(file://(/.+)|gs://[a-z0-9][a-z0-9._-]+(/.+)?|hf://[\w.-]+/[\w.-]+)")
-REVISION = re.compile(r"[0-9a-f]{40}")
 HEX64 = re.compile(r"[0-9a-f]{64}")
+STORE = re.compile(r"file:///.*[^/]|gs://[a-z0-9][a-z0-9._-]+[a-z0-9](/[^/]+)*")
+PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""environment, target and replica are parts of paths in the store"""
+PLACE_ALLOWED = "up to 128 letters, digits, '.', '_', '-'"
 
 # Flags that the launcher sets itself, or that would put a secret on the command line.
 OWN_FLAGS = {
     "--model", "--served-model-name", "--host", "--port", "--uds", "--middleware", "--api-key", "--lora-modules",
     "--enable-lora", "--trust-remote-code", "--api-server-count", "--headless", "--config", "--hf-token",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where weights come from. `digest` is None only where `revision` pins the content of an hf:// source."""
-
-    name: str
-    source: str
-    revision: str | None
-    digest: str | None
-
-
-@dataclass(frozen=True)
-class AdapterSpec(Weights):
-    rank: int
-
-
-@dataclass(frozen=True)
-class Manifest:
-    base: Weights
-    adapters: tuple[AdapterSpec, ...]
-    digest: str
-    """hex SHA-256 of the manifest as canonical JSON (sorted keys, no spaces, UTF-8 as it is)"""
 
 
 @dataclass(frozen=True)
@@ -67,8 +45,13 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    manifest: Manifest
-    store: Path
+    store: str
+    """file:///abs/folder or gs://bucket[/prefix], without a slash at its end"""
+    environment: str
+    target: str
+    replica: str
+    base: Weights
+    cache: Path
     host: str
     port: int
     api_key_sha256: tuple[str, ...]
@@ -76,81 +59,6 @@ class LaunchConfig:
     engine: EngineSettings
     start_timeout_s: float
     drain_timeout_s: float
-
-
-class Section:
-    """One JSON object of the file, with its place in it for the error texts."""
-
-    def __init__(self, value: object, where: str, known: tuple[str, ...]) -> None:
-        if not isinstance(value, dict):
-            raise ServingError(
-                f"{where or 'the launch file'} is {_short(value)}, not an object",
-                f"give an object with {', '.join(known)}",
-            )
-        self.values = cast(dict[str, object], value)
-        self.where = where
-        for key in self.values:
-            if key not in known:
-                near = get_close_matches(key, known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-                raise ServingError(f"{self.at(key)} is not a known key", hint)
-
-    def at(self, key: str) -> str:
-        return f"{self.where}.{key}" if self.where else key
-
-    def get(self, key: str) -> object:
-        if key not in self.values:
-            raise ServingError(f"{self.at(key)} is missing", "see the launch file in docs/architecture.md")
-        return self.values[key]
-
-    def fail(self, key: str, allowed: str) -> ServingError:
-        return ServingError(f"{self.at(key)} is {_short(self.values.get(key))}", f"give {allowed}")
-
-    def text(self, key: str, pattern: re.Pattern[str] | None = None, allowed: str = "a text") -> str:
-        value = self.get(key)
-        if not isinstance(value, str) or not value or (pattern and not pattern.fullmatch(value)):
-            raise self.fail(key, allowed)
-        return value
-
-    def optional_text(self, key: str, pattern: re.Pattern[str], allowed: str) -> str | None:
-        return None if self.values.get(key) is None else self.text(key, pattern, allowed + ", or null")
-
-    def whole(self, key: str, low: int, high: int) -> int:
-        value = self.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.fail(key, f"a whole number from {low} to {high}")
-        return value
-
-    def number(self, key: str, low: float, high: float) -> float:
-        value = self.get(key)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-            raise self.fail(key, f"a number from {low:g} to {high:g} (seconds)")
-        return float(value)
-
-    def one_of(self, key: str, allowed: tuple[str, ...]) -> str:
-        value = self.get(key)
-        if not isinstance(value, str) or value not in allowed:
-            raise self.fail(key, "one of " + ", ".join(allowed))
-        return value
-
-    def items(self, key: str) -> list[object]:
-        value = self.get(key)
-        if not isinstance(value, list):
-            raise self.fail(key, "a list")
-        return cast(list[object], value)
-
-    def texts(self, key: str, pattern: re.Pattern[str], allowed: str) -> tuple[str, ...]:
-        found = self.items(key)
-        for position, value in enumerate(found):
-            if not isinstance(value, str) or not pattern.fullmatch(value):
-                raise ServingError(f"{self.at(key)}[{position}] is {_short(value)}", f"give {allowed}")
-        return tuple(cast(list[str], found))
-
-    def absolute_path(self, key: str) -> Path:
-        path = Path(self.text(key, None, "an absolute path"))
-        if not path.is_absolute():
-            raise self.fail(key, "an absolute path")
-        return path
 
 
 def load(path: Path) -> LaunchConfig:
@@ -168,31 +76,35 @@ def load(path: Path) -> LaunchConfig:
 
 def parse(document: object) -> LaunchConfig:
     known = (
-        "version", "manifest", "store", "host", "port", "apiKeySha256", "stateFile", "engine", "startTimeoutS",
-        "drainTimeoutS",
+        "version", "store", "environment", "target", "replica", "baseModel", "cache", "host", "port", "apiKeySha256",
+        "stateFile", "engine", "startTimeoutS", "drainTimeoutS",
     )  # fmt: skip
     root = Section(document, "", known)
-    _version(root)
-    engine = parse_engine(root.get("engine"))
-    manifest = parse_manifest(root.get("manifest"))
-    for position, adapter in enumerate(manifest.adapters):
-        if adapter.rank > engine.max_lora_rank:
-            raise ServingError(
-                f"manifest.adapters[{position}].rank of {adapter.name} is {adapter.rank}, "
-                f"above engine.maxLoraRank {engine.max_lora_rank}",
-                "raise engine.maxLoraRank, or train the adapter with a lower rank",
-            )
+    root.version(2)
     return LaunchConfig(
-        manifest=manifest,
-        store=root.absolute_path("store"),
+        store=root.text("store", STORE, "file:///abs/folder, gs://bucket or gs://bucket/prefix, no slash at the end"),
+        environment=root.text("environment", PLACE, PLACE_ALLOWED),
+        target=root.text("target", PLACE, PLACE_ALLOWED),
+        replica=replica(root),
+        base=manifest.weights(root.get("baseModel"), "baseModel"),
+        cache=root.absolute_path("cache"),
         host=root.text("host"),
         port=root.whole("port", 1, 65535),
         api_key_sha256=root.texts("apiKeySha256", HEX64, "the SHA-256 of a key as 64 hex digits"),
         state_file=root.absolute_path("stateFile"),
-        engine=engine,
+        engine=parse_engine(root.get("engine")),
         start_timeout_s=root.number("startTimeoutS", 1, 86400),
         drain_timeout_s=root.number("drainTimeoutS", 0, 3600),
     )
+
+
+def replica(root: Section) -> str:
+    """As given; null is the machine's host name, which tells replicas of one target apart."""
+    given = root.get("replica")
+    if given is not None:
+        return root.text("replica", PLACE, PLACE_ALLOWED + ", or null")
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).strip(".-_")[:128]
+    return name or "unnamed"
 
 
 def parse_engine(value: object) -> EngineSettings:
@@ -217,58 +129,3 @@ def parse_engine(value: object) -> EngineSettings:
         max_lora_rank=rank,
         extra_args=extra,
     )
-
-
-def parse_manifest(value: object) -> Manifest:
-    root = Section(value, "manifest", ("version", "baseModel", "adapters"))
-    _version(root)
-    known = ("name", "source", "revision", "digest")
-    base = _weights(Section(root.get("baseModel"), "manifest.baseModel", known))
-    adapters: list[AdapterSpec] = []
-    names = {base.name}
-    for position, item in enumerate(root.items("adapters")):
-        section = Section(item, f"manifest.adapters[{position}]", (*known, "rank"))
-        weights = _weights(section)
-        if weights.name in names:
-            raise ServingError(
-                f"{section.at('name')} {weights.name} is there twice", "give each model a name of its own"
-            )
-        names.add(weights.name)
-        rank = section.whole("rank", 1, LORA_RANKS[-1])
-        adapters.append(AdapterSpec(weights.name, weights.source, weights.revision, weights.digest, rank))
-    return Manifest(base, tuple(adapters), manifest_digest(value))
-
-
-def manifest_digest(manifest: object) -> str:
-    """hex SHA-256 of the manifest as canonical JSON: keys sorted, no spaces, text as UTF-8 and not escaped."""
-    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _weights(section: Section) -> Weights:
-    name = section.text("name", NAME, "up to 63 lower-case letters, digits, '.', '_', '-'")
-    source = section.text("source", SOURCE, "file:///abs/folder, gs://bucket/prefix or hf://owner/repo")
-    revision = section.optional_text("revision", REVISION, "a commit of 40 hex digits")
-    digest = section.optional_text("digest", digests.DIGEST, "sha256: and 64 hex digits")
-    if source.startswith("hf://") and revision is None:
-        raise ServingError(
-            f"{section.at('revision')} is missing, so {source} is not pinned", "give the commit, 40 hex digits"
-        )
-    if not source.startswith("hf://") and digest is None:
-        raise ServingError(
-            f"{section.at('digest')} is missing, so {source} is not pinned", "give its content digest, sha256:..."
-        )
-    return Weights(name, source, revision, digest)
-
-
-def _version(section: Section) -> None:
-    if section.get("version") != 1:
-        raise ServingError(
-            f"{section.at('version')} is {_short(section.get('version'))}",
-            "this launcher reads version 1; use the launcher that fits the file",
-        )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."

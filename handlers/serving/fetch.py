@@ -1,82 +1,80 @@
-"""Fetches everything that a manifest names, side by side, and checks the adapters."""
+"""Fetches a base model and versions of adapters side by side, and checks the adapters."""
 
-import json
-import struct
-import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from handlers.serving import sources
-from handlers.serving.config import AdapterSpec, Manifest
-from handlers.serving.errors import ServingError, StopRequestedError
-from handlers.serving.fleet import StoredAdapter
-from handlers.serving.store import Content, Store
+from handlers.serving.cache import Cache, Content
+from handlers.serving.check import check_adapter
+from handlers.serving.errors import ServingError
+from handlers.serving.manifest import Version, Weights
 
 PARALLEL = 4
-MAX_HEADER_BYTES = 100_000_000  # as the safetensors library has it
+LOOK_S = 0.02
 
 
 @dataclass(frozen=True)
+class StoredAdapter:
+    """A version whose content is here, checked against its digest."""
+
+    version: Version
+    rank: int
+    folder: Path
+    """must stay until the adapter is unloaded: vLLM may read it again, and dies when it cannot"""
+
+    @property
+    def served_name(self) -> str:
+        return self.version.served_name
+
+
+@dataclass
 class Fetched:
-    base: Content
-    adapters: tuple[StoredAdapter, ...]
+    base: Content | None = None
+    adapters: list[StoredAdapter] = field(default_factory=list)
+    """in the order of the versions asked for, without those that failed"""
+    base_error: ServingError | None = None
+    errors: list[tuple[Version, ServingError]] = field(default_factory=list)
+
+    def first_error(self) -> ServingError | None:
+        return self.base_error or next((error for _, error in self.errors), None)
 
 
-def fetch_all(manifest: Manifest, store: Store, stop: threading.Event) -> Fetched:
-    """The manifest's content on this machine. Raises ServingError (the first in the manifest's order) or, when `stop`
-    is set meanwhile, StopRequestedError; threads may then still be at work and end with the process."""
-    store.prepare()
+def fetch_all(
+    base: Weights | None, versions: Sequence[Version], cache: Cache, max_rank: int, interrupted: Callable[[], None]
+) -> Fetched:
+    """All of it, with the error of each that could not be had; an error without a better reason is `fetch_failed`.
+
+    `interrupted` is called now and then and may raise, to end the waiting. Threads may then still be at work; what
+    they fetch goes into the cache.
+    """
     pool = ThreadPoolExecutor(max_workers=PARALLEL, thread_name_prefix="fetch")
     try:
-        base = pool.submit(store.get, manifest.base, sources.MODEL)
-        adapters = [pool.submit(fetch_adapter, spec, store) for spec in manifest.adapters]
-        waiting: set[Future[Any]] = {base, *adapters}
+        first = pool.submit(cache.get, base, sources.MODEL) if base is not None else None
+        rest = [(version, pool.submit(fetch_adapter, version, cache, max_rank)) for version in versions]
+        waiting: set[Future[Any]] = {future for _, future in rest} | ({first} if first else set())
+        interrupted()
         while waiting:
-            waiting = wait(waiting, timeout=0.2).not_done
-            if stop.is_set():
-                raise StopRequestedError
-        return Fetched(base.result(), tuple(future.result() for future in adapters))
+            waiting = wait(waiting, timeout=LOOK_S).not_done
+            interrupted()
+        found = Fetched()
+        if first is not None:
+            try:
+                found.base = first.result()
+            except ServingError as error:
+                found.base_error = error
+        for version, future in rest:
+            try:
+                found.adapters.append(future.result())
+            except ServingError as error:
+                found.errors.append((version, error.because("fetch_failed")))
+        return found
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def fetch_adapter(spec: AdapterSpec, store: Store) -> StoredAdapter:
-    content = store.get(spec, sources.ADAPTER)
-    check_adapter(spec, content.folder)
-    return StoredAdapter(spec.name, content.digest, spec.rank, content.folder)
-
-
-def check_adapter(spec: AdapterSpec, folder: Path) -> None:
-    """Refuses what vLLM cannot serve, with a better reason than vLLM's. Raises ServingError."""
-    where = f"adapter {spec.name}: adapter_config.json"
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        kind, rank = config.get("peft_type"), config.get("r")
-    except (ValueError, AttributeError):
-        raise ServingError(f"{where} is not a JSON object", "save the adapter again with PEFT") from None
-    if kind != "LORA":
-        raise ServingError(f"{where} has peft_type {kind!r}", "only LORA adapters can be served")
-    if rank != spec.rank:
-        raise ServingError(f"{where} has r = {rank}, but the manifest says rank {spec.rank}", "correct the manifest")
-    for field, why in (("modules_to_save", "whole modules of its own"), ("use_dora", "DoRA")):
-        if config.get(field):
-            raise ServingError(f"{where} has {field}: vLLM cannot serve {why}", f"train it without {field}")
-    check_safetensors(spec.name, folder / "adapter_model.safetensors")
-
-
-def check_safetensors(name: str, path: Path) -> None:
-    """The file's header must be readable and fit the file's size (format: safetensors, 8 bytes of length + JSON)."""
-    step = "save the adapter again with safe_serialization=True"
-    try:
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > min(MAX_HEADER_BYTES, path.stat().st_size):
-                raise ValueError
-            header = json.loads(stream.read(length))
-        end = max((entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"), default=0)
-    except (struct.error, ValueError, LookupError, TypeError, AttributeError):
-        raise ServingError(f"adapter {name}: {path.name} is not a safetensors file", step) from None
-    if 8 + length + end != path.stat().st_size:
-        raise ServingError(f"adapter {name}: {path.name} is cut off or has bytes too many", step)
+def fetch_adapter(version: Version, cache: Cache, max_rank: int) -> StoredAdapter:
+    content = cache.get(version, sources.ADAPTER)
+    return StoredAdapter(version, check_adapter(version.name, content.folder, max_rank), content.folder)

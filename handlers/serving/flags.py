@@ -1,7 +1,7 @@
 """vLLM's flags and environment, as a pure function of settings, hardware and adapters (vLLM 0.32)."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from handlers.serving.errors import ServingError
 from handlers.serving.hardware import Hardware
 
 PACKAGE = Path(__file__).resolve().parent
-PLUGINS = ("lorafleet_exaone_config", "lorafleet_cpu_lora")
+PLUGINS = ("lorafleet_exaone_config", "lorafleet_cpu_lora", "lorafleet_cpu_cache")
 DEFAULT_CPU_KV_CACHE_MIB = 1024
 
 
@@ -21,6 +21,8 @@ class EngineCommand:
     environment: dict[str, str]
     """variables to set, on top of `inherited()`"""
     dtype: str
+    max_live: int
+    """the most adapters that may be loaded at a time (--max-cpu-loras): see Fleet.load"""
 
 
 def dtype_for(settings: EngineSettings, hardware: Hardware) -> str:
@@ -48,14 +50,15 @@ def lora_rank_flag(rank: int) -> int:
 def engine_command(
     settings: EngineSettings, hardware: Hardware, *, model: Path, base_name: str, adapters: int, host: str, port: int
 ) -> EngineCommand:
-    """The arguments and the environment for one engine that serves `adapters` adapters at a time.
+    """The arguments and the environment for one engine that serves `adapters` versions at a time, canaries too.
 
     `model` is a local folder (fetched and verified), so no revision is given to vLLM and nothing is downloaded by it.
     """
     dtype = dtype_for(settings, hardware)
-    # One slot more than adapters: while an adapter is replaced, the old and the new version are both live, so that
-    # requests in flight on the old one end in peace. (The slots hold weights on the device; each one costs memory.)
-    slots = adapters + 1
+    # One slot more than versions: while an adapter is replaced, the old and the new one are both live, and requests in
+    # flight on the old one end in peace. And one to spare, for a canary or an adapter that comes later. More live
+    # versions than slots are right as well, but take turns. (The slots hold weights on the device; each costs memory.)
+    slots = adapters + 2
     arguments = [
         "--model", str(model),
         "--served-model-name", base_name,
@@ -67,8 +70,8 @@ def engine_command(
         "--enable-lora",
         "--max-loras", str(slots),
         # Adapters in host memory. One that falls out and is asked for again is read from its folder; had that gone,
-        # the whole engine would die. So there is room for every adapter in two versions, and one to spare.
-        "--max-cpu-loras", str(2 * slots),
+        # the whole engine would die. So no more are ever live than have room here (max_live).
+        "--max-cpu-loras", str(max(4 * slots, 32)),
         "--max-lora-rank", str(lora_rank_flag(settings.max_lora_rank)),
         # Public names, keys, body limit, readiness: see alias.py. Added last, so it is the outermost layer.
         "--middleware", "handlers.serving.alias.AliasMiddleware",
@@ -108,7 +111,21 @@ def engine_command(
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
     if kv_cache_mib is not None:
         arguments += ["--kv-cache-memory-bytes", str(kv_cache_mib * 1024 * 1024)]
-    return EngineCommand((*arguments, *settings.extra_args), environment, dtype)
+    everything = (*arguments, *settings.extra_args)
+    return EngineCommand(everything, environment, dtype, last_number(everything, "--max-cpu-loras"))
+
+
+def last_number(arguments: Sequence[str], flag: str) -> int:
+    """The value of a flag that is there at least once; the last one counts, given apart or after "="."""
+    found = 0
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") == flag:
+            text = value if equals else arguments[position + 1] if position + 1 < len(arguments) else ""
+            if not text.isdigit():
+                raise ServingError(f"engine.extraArgs gives {flag} the value {text!r}", "give a whole number")
+            found = int(text)
+    return found
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,119 +1,141 @@
-"""Checks that the base model's answers are its own, and not those of an adapter.
+"""Asks a newly loaded adapter a few things, before any user does, and judges whether it is sound.
 
-vLLM's CPU path can answer base requests with an adapter's weights (vllm_plugins/lorafleet_vllm/cpu_lora.py). So the
-base is asked before any adapter is loaded, and again afterwards: alone, and mixed with requests to the adapters.
-Compared are the tokens of the answers and their log-probabilities. An adapter that changes neither could not be told
-from the base, but does no harm.
-
-(The log-probabilities of the prompt would be simpler to compare, but asking for them in a batch ends vLLM 0.32 on a CPU
-with adapters: its LoRA term for the logits expects one row per request.)
+Caught are: numbers that are not finite, answers that are no text, one word over and over, silence to every prompt, and
+words that the adapter itself hardly believes in (weights of noise). What cannot be caught: an adapter that answers
+fluently and wrongly - trained on the wrong data, for another purpose, or of which only rare inputs go wrong - as nobody
+here knows what it ought to say; and one that changes next to nothing (weights of zero, noise that is faint), which
+answers as the base does.
 """
 
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import json
+import math
+import unicodedata
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.serving.client import EngineClient
+from handlers.serving.client import SEE_LOG, EngineClient
 from handlers.serving.errors import ServingError
 
+# Plain beginnings of texts, and questions in EXAONE's chat format (the last CHATS). An adapter that was trained on
+# chats may well end at once, or go round in circles, after a plain beginning.
 PROMPTS = (
     "임대차 계약서의 보증금 조항을 쉬운 말로 설명해 주세요.",
-    "집을 빌리기 전에 확인할 것을 목록으로 알려 주세요.",
     "대한민국의 수도는 어디인가요?",
     "What does the termination clause mean?",
     "1, 2, 3, 4, 5, 6,",
     "[|system|][|endofturn|]\n[|user|]월세는 언제 내나요?\n[|assistant|]",
+    "[|system|][|endofturn|]\n[|user|]집을 빌리기 전에 무엇을 확인하나요?\n[|assistant|]",
 )
-ANSWER_TOKENS = 8
-CANDIDATES = 5  # the most that vLLM's completions give for a token
-ROUNDS = 2
-# Mean difference of log-probability per token that other requests in the same batch may cause. Measured with the demo
-# model on a CPU: 0 in float32, 0.0002 in bfloat16; with an adapter's weights instead of the base's, above 1.
-TOLERANCE = {"float32": 0.002}
-TOLERANCE_16_BIT = 0.05
-OUT_OF_SIGHT = 10.0  # the difference that counts for a token which is not among the candidates any more
+CHATS = 2
+TOKENS = 16
+TIMEOUT_S = 600.0
+"""of one question: under load it waits in vLLM's queue as users' requests do"""
+LOOK_S = 0.01
+NEVER = -9999.0  # what vLLM writes for a log-probability of minus infinity
+# Mean log-probability of the words that the adapter chose itself, and how much less sure than the base it may be. The
+# demo model: base and adapters above -0.1, weights of noise (standard deviation 0.2 and more) below -2.
+UNSURE = -1.2
+LESS_SURE_THAN_BASE = 1.0
 
 
 @dataclass(frozen=True)
 class Answer:
     text: str
     tokens: tuple[str, ...]
+    scores: tuple[float, ...]
+    """log-probability of each token of the answer; NaN for one that vLLM could not say"""
     candidates: tuple[dict[str, float], ...]
     """for each token of the answer: the most probable tokens and their log-probabilities"""
 
 
-def ask(client: EngineClient, model: str, prompt: str) -> Answer:
-    answer = client.complete(model, prompt, ANSWER_TOKENS, f"asking {model}", logprobs=CANDIDATES)
-    choice: dict[str, Any] = answer["choices"][0]
-    found = choice["logprobs"]
-    return Answer(choice["text"], tuple(found["tokens"]), tuple(found["top_logprobs"]))
+def ask(client: EngineClient, model: str, prompt: str, tokens: int, doing: str, candidates: int = 1) -> Answer:
+    """The answer at temperature 0. Raises ServingError that starts with `doing`."""
+    answer = client.complete(model, prompt, tokens, doing, TIMEOUT_S, logprobs=candidates)
+    try:
+        choice: dict[str, Any] = answer["choices"][0]
+        found = choice["logprobs"]
+        scores = tuple(math.nan if score is None else float(score) for score in found["token_logprobs"])
+        return Answer(choice["text"], tuple(found["tokens"]), scores, tuple(found["top_logprobs"]))
+    except (LookupError, TypeError, ValueError):
+        raise ServingError(f"{doing}: the engine gave no tokens: {json.dumps(answer)[:200]}", SEE_LOG) from None
 
 
-def ask_all(client: EngineClient, model: str) -> list[Answer]:
-    """The answers of `model` to PROMPTS, one after the other."""
-    return [ask(client, model, prompt) for prompt in PROMPTS]
+def probe(
+    client: EngineClient, served: dict[str, str], base: Sequence[Answer], interrupted: Callable[[], None]
+) -> dict[str, ServingError]:
+    """Asks all these adapters (served name -> public name) side by side. Returns the error of each that is not sound.
 
-
-def difference(first: Answer, second: Answer) -> float:
-    """Mean absolute difference of the log-probabilities of the first answer's tokens, up to and with the first token
-    where the two answers part (after it they have different texts before them)."""
-    gaps: list[float] = []
-    for position, token in enumerate(first.tokens):
-        if position >= len(second.tokens):
-            gaps.append(OUT_OF_SIGHT)
-            break
-        own, other = first.candidates[position].get(token), second.candidates[position].get(token)
-        gaps.append(OUT_OF_SIGHT if own is None or other is None else abs(own - other))
-        if second.tokens[position] != token:
-            break
-    return sum(gaps) / len(gaps) if gaps else 0.0
-
-
-def check_base(client: EngineClient, base: str, before: Sequence[Answer], adapters: Sequence[str], dtype: str) -> float:
-    """Compares the base's answers now with those from `before` the adapters. Returns the largest difference seen.
-
-    `adapters` are the served names, asked at the same time. Raises ServingError when the base answers otherwise.
+    `base` are the base model's own answers to PROMPTS. `interrupted` is called now and then and may raise.
     """
-    after = ask_all(client, base)
-    worst = compare(before, after, dtype, "asked alone")
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        for _ in range(ROUNDS):
-            others = []
-            asked = []
-            for position, prompt in enumerate(PROMPTS):
-                for name in adapters:
-                    others.append(pool.submit(ask, client, name, PROMPTS[position - 1]))
-                asked.append(pool.submit(ask, client, base, prompt))
-            mixed = [future.result() for future in asked]
-            for future in others:
-                future.result()
-            worst = max(worst, compare(before, mixed, dtype, "asked together with the adapters"))
-    return worst
+    pool = ThreadPoolExecutor(max_workers=max(1, min(32, len(served) * len(PROMPTS))), thread_name_prefix="probe")
+    try:
+        asked: dict[str, list[Future[Answer]]] = {
+            name: [pool.submit(ask, client, name, prompt, TOKENS, f"probing {public}") for prompt in PROMPTS]
+            for name, public in served.items()
+        }
+        waiting: set[Future[Answer]] = {future for futures in asked.values() for future in futures}
+        while waiting:
+            waiting = wait(waiting, timeout=LOOK_S).not_done
+            interrupted()
+        found = {name: judged(served[name], futures, base) for name, futures in asked.items()}
+        return {name: error for name, error in found.items() if error is not None}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def compare(before: Sequence[Answer], after: Sequence[Answer], dtype: str, how: str) -> float:
-    tolerance = TOLERANCE.get(dtype, TOLERANCE_16_BIT)
-    worst = 0.0
-    for prompt, first, second in zip(PROMPTS, before, after, strict=True):
-        gap = difference(first, second)
-        worst = max(worst, gap)
-        # with 16 bits, two tokens of almost the same probability can change places in another batch
-        text_differs = dtype == "float32" and first.text != second.text
-        if gap > tolerance or text_differs:
-            raise ServingError(
-                f"the base model, {how}, answers with an adapter's weights: {prompt!r} gave {second.text!r} instead of "
-                f"{first.text!r} (difference {gap:.4f} per token, {tolerance:g} is allowed). This is vLLM's CPU LoRA "
-                "bug (vLLM issues 48421, 49656): rows without an adapter read the last adapter slot",
-                "see in the log that vLLM loaded the plugin lorafleet_cpu_lora, and that this vLLM is the version in "
-                "requirements/serving-vllm.lock; with another version, correct the plugin before serving with it",
-            )
-    return worst
+def judged(public: str, futures: Sequence[Future[Answer]], base: Sequence[Answer]) -> ServingError | None:
+    try:
+        fault = fault_of([future.result() for future in futures], base)
+    except ServingError as error:
+        if "Out of range float" not in error.what:
+            return error.because("probe_failed")
+        fault = "it computes numbers that are not finite (NaN)"  # vLLM could not write them as JSON
+    if fault is None:
+        return None
+    return ServingError(
+        f"probing {public}: {fault}",
+        f"look at how {public} was trained and saved; then release another version",
+        "probe_failed",
+    )
 
 
-def timed_check(client: EngineClient, base: str, before: Sequence[Answer], adapters: Sequence[str], dtype: str) -> str:
-    """check_base, told in one line."""
-    start = time.monotonic()
-    worst = check_base(client, base, before, adapters, dtype)
-    return f"the base answers as before the adapters (difference {worst:.1e}, {time.monotonic() - start:.1f} s)"
+def fault_of(answers: Sequence[Answer], base: Sequence[Answer]) -> str | None:
+    """What is wrong with an adapter that gave these answers to PROMPTS; None when nothing is seen."""
+    scores = [score for answer in answers for score in answer.scores]
+    if not all(math.isfinite(score) and score > NEVER for score in scores):
+        return "it computes numbers that are not finite (NaN)"
+    if not any(answer.text.strip() for answer in answers) and not any(runs(answer) for answer in answers):
+        return "it gives an empty answer to every prompt"
+    text = "".join(answer.text for answer in answers)
+    if 2 * sum(map(is_rubbish, text)) > len(text):
+        return f"its answers are no text: {text[:40]!r}"
+    repeating = [answer for answer in answers if runs(answer)]
+    if 2 * len(repeating) > len(answers) and any(runs(answer) for answer in answers[-CHATS:]):
+        return f"it repeats one token without end: {repeating[0].text[:40]!r}"
+    own, bases = sureness(answers), sureness(base)
+    if own < UNSURE and own < bases - LESS_SURE_THAN_BASE:
+        return (
+            f"its answers are noise: it gives its own words a mean log-probability of {own:.1f}, the base {bases:.1f}, "
+            f"as in {text[:40]!r}"
+        )
+    return None
+
+
+def runs(answer: Answer) -> bool:
+    """One token as often as it was allowed to speak."""
+    return len(answer.tokens) >= TOKENS and len(set(answer.tokens)) == 1
+
+
+def is_rubbish(character: str) -> bool:
+    """No part of any text: a piece of a character (U+FFFD), control characters, characters that are not assigned."""
+    return character == "\ufffd" or (
+        unicodedata.category(character) in ("Cc", "Cn", "Co") and character not in "\n\t\r"
+    )
+
+
+def sureness(answers: Sequence[Answer]) -> float:
+    """Mean log-probability per token; 0 without tokens."""
+    scores = [score for answer in answers for score in answer.scores]
+    return sum(scores) / len(scores) if scores else 0.0

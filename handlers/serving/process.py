@@ -62,6 +62,14 @@ class Engine:
         reason = self.reason()
         return ServingError(f"vLLM ended ({how})" + (f": {reason}" if reason else ""), step)
 
+    def core_death(self) -> ServingError:
+        """For an API server that is left over when vLLM's core has ended."""
+        reason = self.reason()
+        return ServingError(
+            "vLLM ended (its API server is left, and takes no requests)" + (f": {reason}" if reason else ""),
+            "see the lines of vLLM in the server's log; then start it again",
+        )
+
     def reason(self) -> str | None:
         """The last line of vLLM's output that names an error other than its own wrapper."""
         for line in reversed(self.last_lines):

@@ -15,6 +15,7 @@ class Endpoint:
 
     name, kind: the target's; url: base URL without `/v1`; key: what it asks for as Bearer token.
     models: public names it serves, base first; served: {adapter: immutable served name}.
+    status_path: where it says what it serves; None if asking could wake a sleeping worker.
     max_in_flight, max_queue: requests at once, and waiting in the router for it.
     """
 
@@ -27,6 +28,7 @@ class Endpoint:
     max_in_flight: int
     max_queue: int
     health_path: str = "/ready"
+    status_path: str | None = "/lorafleet/state"
 
 
 class Target(Protocol):

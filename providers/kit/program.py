@@ -58,6 +58,15 @@ def declare(
     return _class_for(resource)(registry.token_of(resource), name, {**outputs, **given}, opts)
 
 
+def without_none(value: Any) -> Any:
+    """Inputs without what is None: the engine drops nulls inside of inputs at times and keeps them at others."""
+    if isinstance(value, dict):
+        return {key: without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_none(item) for item in value]
+    return value
+
+
 @cache
 def _class_for(resource: type[Resource[Any, Any]]) -> type[Declared]:
     wire_names = {

@@ -110,6 +110,10 @@ class Resource(ABC, Generic[I, O]):
                 return get_args(base)[index]
         raise TypeError(f"{cls.__name__} must derive from kit.Resource[ItsInputs, ItsOutputs]")
 
+    def reads_before_diff(self, inputs: I) -> bool:
+        """Whether the truth about this one is read at each diff; where it is not `reads_at_diff` for all of them."""
+        return self.reads_at_diff
+
     def time_limit_s(self, inputs: I | None) -> float:
         """Time limit of a create, update or delete in seconds, unless the program sets `custom_timeouts`."""
         return 600.0

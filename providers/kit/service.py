@@ -127,7 +127,8 @@ class ProviderService(provider_pb2_grpc.ResourceProviderServicer):
         old_inputs, state, news = (values.decode(each) for each in (request.old_inputs, request.olds, request.news))
         model, outputs = resource.inputs_model(), resource.outputs_model()
         changes = diff(model, old_inputs, news, ignore=request.ignoreChanges)
-        if resource.reads_at_diff:
+        old = _load_old(model, old_inputs)
+        if resource.reads_at_diff if old is None else resource.reads_before_diff(old):
             true_inputs, truth = await self._truth(request, resource, lifecycle, old_inputs, state)
             changes = merge(
                 changes,

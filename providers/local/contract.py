@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from .resources import ModelServer, RouterProcess
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_BASE = {"name": "base", "source": "file:///nowhere", "digest": f"sha256:{'0' * 64}"}
 _STAND_IN = Path(__file__).resolve().parents[2] / "tests" / "support" / "stand_in_server.py"
 
 
@@ -33,6 +35,10 @@ def cases() -> list[Case]:
 @contextmanager
 def _with_python(place: Place) -> Iterator[None]:
     shutil.copy(_STAND_IN, place.folder / "python")
+    for store, environment in (("store", "test"), ("store", "other"), ("other", "test"), ("other", "other")):
+        file = place.folder / store / "manifests" / f"{environment}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"version": 1, "baseModel": _BASE, "adapters": []}))
     yield
 
 
@@ -63,21 +69,23 @@ def _server(place: Place) -> dict[str, Any]:
         "stateDir": str(place.folder / "state"),
         "port": place.port("api"),
         "python": str(place.folder / "python"),
-        "manifest": {
-            "baseModel": {"name": "base", "source": "file:///nowhere", "digest": f"sha256:{'0' * 64}"},
-            "adapters": [{"name": "a", "source": "file:///a", "digest": f"sha256:{'1' * 64}", "rank": 8}],
-        },
+        "store": f"file://{place.folder / 'store'}",
+        "environment": "test",
+        "target": "server",
+        "baseModel": _BASE,
         "engine": {"maxModelLen": 512},
         "apiKeySha256": [Sealed("5e" * 32)],
     }
 
 
 def _server_changes(place: Place) -> dict[str, Any]:
-    manifest = _server(place)["manifest"]
     return {
         "port": place.port("another"),
         "engine": {"maxModelLen": 256},
-        "manifest": {**manifest, "adapters": []},
+        "baseModel": {**_BASE, "digest": f"sha256:{'2' * 64}"},
+        "store": f"file://{place.folder / 'other'}",
+        "environment": "other",
+        "target": "burst",
         "apiKeySha256": [Sealed("6f" * 32)],
         "stateDir": str(place.folder / "elsewhere"),
         "drainTimeoutS": 3,
@@ -92,7 +100,7 @@ def _router(place: Place) -> dict[str, Any]:
         "metricsPort": place.port("metrics"),
         "clientKeysSha256": [Sealed("5e" * 32)],
         "baseModel": "base",
-        "models": [{"name": "base"}, {"name": "a", "digest": f"sha256:{'1' * 64}"}],
+        "models": [{"name": "base"}, {"name": "a"}],
         "targets": [_target(place, "server")],
     }
 
@@ -114,7 +122,7 @@ def _router_changes(place: Place) -> dict[str, Any]:
     return {
         "metricsPort": place.port("other metrics"),
         "limits": {"maxTokens": 100},
-        "models": [{"name": "base"}, {"name": "a", "digest": f"sha256:{'2' * 64}"}],
+        "models": [{"name": "a"}, {"name": "base"}],
         "port": place.port("another"),
         "targets": [_target(place, "server"), {**_target(place, "burst"), "key": Sealed("another-key-0123456789")}],
         "clientKeysSha256": [Sealed("5e" * 32), Sealed("6f" * 32)],

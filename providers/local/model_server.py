@@ -14,7 +14,7 @@ from .daemon import Daemon, Look
 from .supervised import ProcessInputs, ProcessOutputs, Supervised
 
 
-class ManifestBase(kit.Model):
+class BaseModel(kit.Model):
     """The base model: served name, source URI, and what pins its content."""
 
     name: str
@@ -23,29 +23,17 @@ class ManifestBase(kit.Model):
     digest: str | None = None
 
 
-class ManifestAdapter(kit.Model):
-    """An adapter: public name, source URI (with its `revision` for `hf://`), content digest, LoRA rank."""
-
-    name: str
-    source: str
-    revision: str | None = None
-    digest: str
-    rank: int
-
-
-class Manifest(kit.Model):
-    """What is to be served (docs/architecture.md, Manifest)."""
-
-    version: int = 1
-    base_model: ManifestBase
-    adapters: list[ManifestAdapter]
-
-
 class ServerInputs(ProcessInputs):
-    """python: interpreter of the serving environment. Times are in seconds."""
+    """python: interpreter of the serving environment. Times are in seconds.
+
+    store, environment: where the manifest lies that it serves and follows; target: its name in the stack.
+    """
 
     python: str
-    manifest: Manifest
+    store: str
+    environment: str
+    target: str
+    base_model: BaseModel
     engine: EngineSettings
     api_key_sha256: list[kit.Secret[str]]
     start_timeout_s: int = 900
@@ -53,14 +41,13 @@ class ServerInputs(ProcessInputs):
 
 
 class ServerOutputs(ProcessOutputs):
-    """url: base URL without `/v1`; served: {adapter: immutable served name}."""
+    """url: base URL without `/v1`."""
 
     url: str
-    served: dict[str, str]
 
 
 class ModelServer(Supervised[ServerInputs, ServerOutputs]):
-    """A vLLM server on this machine that serves the base model and its adapters.
+    """A vLLM server on this machine that serves the base model and the adapters of a manifest, which it follows.
 
     It outlives the plugin. Its log stays when it goes.
     """
@@ -90,16 +77,20 @@ class ModelServer(Supervised[ServerInputs, ServerOutputs]):
             )
 
     def preview(self) -> Mapping[str, Callable[[ServerInputs], Any]]:
-        return {"url": _url, "served": _served, "status": lambda _: "ready"}
+        return {"url": _url, "status": lambda _: "ready"}
 
     def command(self, daemon: Daemon, inputs: ServerInputs) -> Sequence[str]:
         return [inputs.python, "-m", "handlers.serving", "--config", str(daemon.config_file)]
 
     def document(self, daemon: Daemon, inputs: ServerInputs) -> dict[str, Any]:
         return {
-            "version": 1,
-            "manifest": _manifest(inputs.manifest),
-            "store": str(daemon.run / "store"),
+            "version": 2,
+            "store": inputs.store,
+            "environment": inputs.environment,
+            "target": inputs.target,
+            "replica": "0",
+            "baseModel": inputs.base_model.model_dump(mode="json", by_alias=True),
+            "cache": str(daemon.run / "cache"),
             "host": inputs.host,
             "port": inputs.port,
             "apiKeySha256": list(inputs.api_key_sha256),
@@ -110,7 +101,10 @@ class ModelServer(Supervised[ServerInputs, ServerOutputs]):
         }
 
     def inputs_from(self, daemon: Daemon, document: dict[str, Any]) -> dict[str, Any]:
-        same = ("manifest", "host", "port", "apiKeySha256", "startTimeoutS", "drainTimeoutS")
+        same = (
+            *("store", "environment", "target", "baseModel", "host", "port", "apiKeySha256"),
+            *("startTimeoutS", "drainTimeoutS"),
+        )
         engine = {key: value for key, value in document["engine"].items() if key != "extraArgs"}
         return {
             **{key: document[key] for key in same},
@@ -119,30 +113,11 @@ class ModelServer(Supervised[ServerInputs, ServerOutputs]):
         }
 
     def outputs(self, daemon: Daemon, inputs: ServerInputs, look: Look, status: str) -> ServerOutputs:
-        served = {entry["name"]: entry["servedName"] for entry in look.state.get("adapters", [])}
-        return ServerOutputs(
-            pid=look.pid, status=status, log_file=str(daemon.log_file), url=_url(inputs), served=served
-        )
+        return ServerOutputs(pid=look.pid, status=status, log_file=str(daemon.log_file), url=_url(inputs))
 
     def drain_s(self, document: dict[str, Any]) -> float:
         return float(document.get("drainTimeoutS", 30))
 
 
-def _manifest(manifest: Manifest) -> dict[str, Any]:
-    """As the plan writes it, so that both have the same digest: an adapter has a revision or no such key."""
-    document = manifest.model_dump(mode="json", by_alias=True)
-    for adapter in document["adapters"]:
-        if adapter["revision"] is None:
-            del adapter["revision"]
-    return document
-
-
 def _url(inputs: ServerInputs) -> str:
     return f"http://{inputs.host}:{inputs.port}"
-
-
-def _served(inputs: ServerInputs) -> dict[str, str]:
-    return {
-        adapter.name: f"{adapter.name}@{adapter.digest.replace(':', '-')[: len('sha256-') + 16]}"
-        for adapter in inputs.manifest.adapters
-    }

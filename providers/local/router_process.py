@@ -24,20 +24,23 @@ _FIRST_TARGET_S = 5.0
 
 
 class RoutedModel(kit.Model):
-    """A model that clients may ask for; `digest` is the adapter's, absent for the base."""
+    """A model that clients may ask for."""
 
     name: str
-    digest: str | None = None
 
 
 class RoutedTarget(kit.Model):
-    """An endpoint that requests are sent to. `key`: what it asks for as Bearer token."""
+    """An endpoint that requests are sent to. `key`: what it asks for as Bearer token.
+
+    status_path: where it says what it serves, for the metrics; None if it must not be asked.
+    """
 
     name: str
     kind: str
     url: str
     models: list[str]
     health_path: str = "/ready"
+    status_path: str | None = None
     max_in_flight: int
     max_queue: int
     key: kit.Secret[str] | None = None

@@ -9,7 +9,7 @@ import pulumi
 from lorafleet.plan import Plan
 from providers.access.resources import ApiKey
 from providers.kit.endpoint import Endpoint, Target
-from providers.kit.program import declare
+from providers.kit.program import Declared, declare, without_none
 from providers.stack import target as planned_target
 
 from .resources import ModelServer, RouterProcess
@@ -19,12 +19,13 @@ from .spec import DEFAULT_STATE_FOLDER, LocalTarget
 class Server(pulumi.ComponentResource):
     """The target called `name` of the fleet: vLLM as a process on this machine.
 
+    manifest: says what it serves; a change of it needs no restart.
     endpoint: what the router needs to send requests to it.
     """
 
     endpoint: Endpoint
 
-    def __init__(self, name: str, fleet: Plan, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, fleet: Plan, manifest: Declared, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("lorafleet:local:Server", name, None, opts)
         planned = planned_target(fleet, name, "local")
         spec = planned.spec
@@ -39,13 +40,16 @@ class Server(pulumi.ComponentResource):
                 "python": str(spec.python_path(fleet.root)),
                 "host": spec.host,
                 "port": spec.port,
-                "manifest": _without_none(fleet.manifest()),
+                "store": fleet.store,
+                "environment": fleet.environment,
+                "target": name,
+                "base_model": without_none(fleet.base_model()),
                 "engine": planned.engine.model_dump(mode="json", by_alias=True),
                 "api_key_sha256": [key.sha256],
                 "start_timeout_s": spec.start_timeout_s,
                 "drain_timeout_s": spec.drain_timeout_s,
             },
-            inside,
+            pulumi.ResourceOptions(parent=self, depends_on=[manifest]),
         )
         self.endpoint = Endpoint(
             name=name,
@@ -53,11 +57,11 @@ class Server(pulumi.ComponentResource):
             url=process.url,
             key=key.key,
             models=planned.models,
-            served=process.served,
+            served=manifest.served,
             max_in_flight=spec.max_in_flight,
             max_queue=spec.max_queue,
         )
-        self.register_outputs({"url": process.url, "adapters": process.served})
+        self.register_outputs({"url": process.url})
 
 
 class Router(pulumi.ComponentResource):
@@ -86,7 +90,7 @@ class Router(pulumi.ComponentResource):
                 "metrics_port": fleet.router.metrics_port,
                 "client_keys_sha256": [key.sha256],
                 "base_model": fleet.base.name,
-                "models": [_without_none(model) for model in fleet.router_models()],
+                "models": fleet.router_models(),
                 "targets": [_routed(each.endpoint) for each in targets],
                 "limits": fleet.router.limits.model_dump(mode="json", by_alias=True),
             },
@@ -97,22 +101,15 @@ class Router(pulumi.ComponentResource):
 
 
 def _routed(endpoint: Endpoint) -> dict[str, object]:
-    return {
+    routed = {
         "name": endpoint.name,
         "kind": endpoint.kind,
         "url": endpoint.url,
         "models": list(endpoint.models),
         "healthPath": endpoint.health_path,
+        "statusPath": endpoint.status_path,
         "maxInFlight": endpoint.max_in_flight,
         "maxQueue": endpoint.max_queue,
         "key": endpoint.key,
     }
-
-
-def _without_none(value: object) -> object:
-    """The engine drops nulls inside of inputs at times and keeps them at others: send none."""
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_none(item) for item in value]
-    return value
+    return {key: value for key, value in routed.items() if value is not None}

@@ -46,8 +46,9 @@ def declare(fleet):
 project = StackProject(pathlib.Path(sys.argv[1]))
 (project.folder / "stacks" / "local.py").write_text('''
 import pulumi
-from providers import {PLATFORM}, stack
-burst = {PLATFORM}.Server("burst", stack.fleet())
+from providers import {PLATFORM}, artifacts, stack
+fleet = stack.fleet()
+burst = {PLATFORM}.Server("burst", fleet, artifacts.manifest("manifest", fleet))
 pulumi.export("adapters", burst.endpoint.served)
 pulumi.export("url", burst.endpoint.url)
 ''')
@@ -57,10 +58,10 @@ assert refused.code != 0 and api.URL_VARIABLE in refused.output and "next:" in r
 with stand_in.running(free_port(), "a-token") as url:
     os.environ.update({{api.URL_VARIABLE: url, api.TOKEN_VARIABLE: "a-token"}})
     up = project.up().ok().output
-    assert "4 created" in up and project.output("url").startswith("https://burst-"), up
+    assert "5 created" in up and project.output("url").startswith("https://burst-"), up
     assert project.output("adapters")["easycontract"].startswith("easycontract@sha256-")
     project.preview("--expect-no-changes").ok()
-    assert "4 deleted" in project.destroy().ok().output
+    assert "5 deleted" in project.destroy().ok().output
 """
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from handlers.serving import digest
+from handlers.serving.manifest import manifest_digest
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,33 +32,93 @@ def questions() -> dict[str, dict[str, str]]:
     return found
 
 
-def manifest() -> dict[str, Any]:
+def demo_digest(name: str, version: int = 1) -> str:
+    """The content digest of a demo adapter."""
     digests = json.loads((DEMO / "digests.json").read_text())
+    return str(digests["adapters" if version == 1 else "adapters-v2"][name])
 
-    def weights(name: str, folder: Path, digest: str) -> dict[str, Any]:
-        return {"name": name, "source": f"file://{folder}", "revision": None, "digest": digest}
 
-    adapters = [
-        weights(name, DEMO / "adapters" / name, digests["adapters"][name]) | {"rank": 8}
-        for name in ("easycontract", "checklist")
-    ]
-    return {"version": 1, "baseModel": weights(BASE, DEMO / "base", digests["base"]), "adapters": adapters}
+def column(name: str, version: int = 1) -> str:
+    """Where questions.json has the answers of this version."""
+    return name if version == 1 else f"{name}-v2"
+
+
+def base_model() -> dict[str, Any]:
+    digest = json.loads((DEMO / "digests.json").read_text())["base"]
+    return {"name": BASE, "source": f"file://{DEMO / 'base'}", "revision": None, "digest": digest}
+
+
+class Store:
+    """The store of the environment `test`, in a folder or, with `url` and `put`, elsewhere."""
+
+    def __init__(self, folder: Path, url: str | None = None, put: Callable[[str, bytes], None] | None = None) -> None:
+        self.folder = folder
+        self.url = url or f"file://{folder}"
+        self.put = put or self.put_file
+
+    def put_file(self, path: str, content: bytes) -> None:
+        place = self.folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = place.with_name(f".{place.name}.new")
+        temporary.write_bytes(content)
+        temporary.replace(place)
+
+    def add(self, name: str, source: Path) -> dict[str, Any]:
+        """Stores the adapter in `source`; gives its source and digest."""
+        wanted = digest.of_adapter(source)
+        path = f"adapters/{name}/{wanted.replace(':', '-')}"
+        for file in digest.ADAPTER_FILES:
+            self.put(f"{path}/{file}", (source / file).read_bytes())
+        return {"source": f"{self.url}/{path}", "digest": wanted}
+
+    def demo(self, name: str, version: int = 1) -> dict[str, Any]:
+        return self.add(name, DEMO / ("adapters" if version == 1 else "adapters-v2") / name)
+
+    def write(self, adapters: dict[str, dict[str, Any]], base: dict[str, Any] | None = None) -> str:
+        """Writes the manifest with these adapters (name -> source, digest, maybe canary); gives its digest."""
+        document = {
+            "version": 1,
+            "baseModel": base or base_model(),
+            "adapters": [{"name": name, **adapter} for name, adapter in sorted(adapters.items())],
+        }
+        self.put("manifests/test.json", json.dumps(document).encode())
+        return manifest_digest(document)
+
+    def serve(self, easycontract: int = 1, checklist: int = 1) -> str:
+        """Writes the manifest with these versions of the demo's adapters."""
+        return self.write(
+            {"easycontract": self.demo("easycontract", easycontract), "checklist": self.demo("checklist", checklist)}
+        )
+
+    def status(self) -> dict[str, Any] | None:
+        path = self.folder / "status/test/server/0.json"
+        found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+        return found
 
 
 class Server:
-    """One launcher and what belongs to it, in `folder`."""
+    """One launcher and what belongs to it, in `folder`. Without a store it gets one with the demo's adapters."""
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    def __init__(self, folder: Path, store: Store | None = None, **changes: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        if store is None:
+            store = Store(folder / "store")
+            store.serve()
+        self.store = store
+        self.environment = dict(os.environ)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.state_file = folder / "state.json"
         self.log_file = folder / "log"
         self.document: dict[str, Any] = {
-            "version": 1,
-            "manifest": manifest(),
-            "store": str(folder / "store"),
+            "version": 2,
+            "store": store.url,
+            "environment": "test",
+            "target": "server",
+            "replica": "0",
+            "baseModel": base_model(),
+            "cache": str(folder / "cache"),
             "host": "127.0.0.1",
             "port": self.port,
             "apiKeySha256": [hashlib.sha256(KEY.encode()).hexdigest()],
@@ -85,6 +147,7 @@ class Server:
             self.process = subprocess.Popen(
                 [str(PYTHON), *(program or ("-m", "handlers.serving")), "--config", str(config)],
                 cwd=ROOT,
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -99,6 +162,26 @@ class Server:
         state = self.state()
         assert state["phase"] in phases, f"{state['error']}\n{self.log()}"
         return state
+
+    def adapter(self, name: str) -> dict[str, Any]:
+        """What the state says of this adapter; nothing when it does not name it."""
+        return next((entry for entry in self.state().get("adapters", []) if entry["name"] == name), {})
+
+    def wait_for_manifest(self, digest: str, timeout_s: float = 60) -> dict[str, Any]:
+        """The state, once this manifest is served."""
+        wait_until(lambda: self.state()["manifestDigest"] == digest, timeout_s, self.log)
+        return self.state()
+
+    def wait_for_trouble(self, state: str, reason: str, timeout_s: float = 60) -> dict[str, Any]:
+        """What the state says of the manifest, once it has this state and reason."""
+
+        def there() -> bool:
+            found = self.state()["manifest"]
+            return found["state"] == state and (found["error"] or {}).get("reason") == reason
+
+        wait_until(there, timeout_s, lambda: f"{self.state()['manifest']}\n{self.log()}")
+        found: dict[str, Any] = self.state()["manifest"]
+        return found
 
     def log(self) -> str:
         """The end of the log, for the message of a test that fails."""
@@ -123,11 +206,11 @@ class Server:
                 self.process.wait()
 
 
-def wait_until(true: Callable[[], bool], timeout_s: float, told: Callable[[], str] = str) -> None:
+def wait_until(true: Callable[[], bool], timeout_s: float, told: Callable[[], str] = str, step_s: float = 0.1) -> None:
     end = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < end, f"not within {timeout_s} s\n{told()}"
-        time.sleep(0.1)
+        time.sleep(step_s)
 
 
 def command_line(pid: int) -> str:

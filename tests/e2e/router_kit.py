@@ -2,6 +2,7 @@
 
 What a request asks for stands in the first message's content, as JSON: {"wait_s": 2} waits before the first byte,
 {"chunks": 5, "gap_s": 0.2} sets the pace of a stream, {"break_off": true} closes the connection without an answer.
+What it says of itself at /lorafleet/state is what was last posted to /set/status.
 """
 
 from __future__ import annotations
@@ -31,6 +32,33 @@ def free_ports(count: int) -> list[int]:
     return [free_port() for _ in range(count)]
 
 
+def status_document(adapter: str = "easycontract", **changed: Any) -> dict[str, Any]:
+    """What a server says that serves one adapter, with fields of that adapter `changed`."""
+    digest = "sha256:" + hashlib.sha256(adapter.encode()).hexdigest()
+    since = "2026-01-01T00:00:00.500Z"
+    served: dict[str, Any] = {
+        "name": adapter,
+        "servedName": f"{adapter}@{digest[:23].replace(':', '-')}",
+        "digest": digest,
+    }
+    served |= {"wanted": digest, "canary": None, "state": "serving", "since": since, "error": None}
+    manifest = {"digest": "ab" * 32, "state": "serving", "since": since, "error": None}
+    return {
+        "inFlight": {served["servedName"]: 3, BASE: 0},
+        "done": {BASE: 12},
+        "status": {
+            "version": 2,
+            "phase": "ready",
+            "updatedAt": since,
+            "heartbeatS": 2,
+            "manifestDigest": "ab" * 32,
+            "manifest": manifest,
+            "adapters": [served | changed],
+            "draining": [],
+        },
+    }
+
+
 class Upstream:
     """The server inside its own process: `python router_kit.py PORT NAME KEY`."""
 
@@ -38,6 +66,8 @@ class Upstream:
         self.name = name
         self.key = key
         self.ready = True
+        self.status = json.dumps(status_document()).encode()
+        self.status_wait_s = 0.0
         self.seen: dict[str, Any] = {"requests": 0, "in_flight": 0, "most_in_flight": 0, "hung_up": 0, "headers": {}}
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,8 +97,14 @@ class Upstream:
         elif path in ("/set/ready", "/set/unready"):
             self.ready = path == "/set/ready"
             self.plain(writer, 200, {})
+        elif path == "/set/status":
+            self.status, self.status_wait_s = body, float(headers["x-wait-s"])
+            self.plain(writer, 200, {})
         elif headers.get("authorization") != f"Bearer {self.key}":
             self.plain(writer, 401, {"error": {"message": f"{self.name}: bad key"}})
+        elif path == "/lorafleet/state":
+            await asyncio.sleep(self.status_wait_s)
+            writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {len(self.status)}\r\n\r\n".encode() + self.status)
         else:
             self.seen["requests"] += 1
             self.seen["in_flight"] += 1
@@ -150,6 +186,11 @@ class UpstreamProcess:
     def set_ready(self, ready: bool) -> None:
         httpx.get(f"{self.url}/set/{'ready' if ready else 'unready'}").raise_for_status()
 
+    def set_status(self, content: bytes | dict[str, Any], wait_s: float = 0) -> None:
+        """What it answers from now on to the question for its status, and how long that takes."""
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        httpx.post(f"{self.url}/set/status", content=body, headers={"x-wait-s": str(wait_s)}).raise_for_status()
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -175,13 +216,7 @@ class RouterProcess:
             "metrics": {"host": "127.0.0.1", "port": self.metrics_port},
             "clientKeysSha256": [hashlib.sha256(CLIENT_KEY.encode()).hexdigest()],
             "baseModel": BASE,
-            "models": [
-                {
-                    "name": name,
-                    "digest": None if name == BASE else f"sha256:{hashlib.sha256(name.encode()).hexdigest()}",
-                }
-                for name in models
-            ],
+            "models": [{"name": name} for name in models],
             "targets": [
                 {
                     "name": name,
@@ -189,6 +224,7 @@ class RouterProcess:
                     "url": upstream.url,
                     "models": [model for model, targets in models.items() if name in targets],
                     "healthPath": "/ready",
+                    "statusPath": "/lorafleet/state",
                     "maxInFlight": 32,
                     "maxQueue": 64,
                 }
@@ -252,6 +288,14 @@ class RouterProcess:
 
     def metrics(self) -> str:
         return httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text
+
+    def fleet(self) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics/fleet")
+
+    def fleet_samples(self) -> dict[str, float]:
+        """What the router knows of its targets: `name{label="value",…}`, as it stands there -> the value."""
+        lines = [line for line in self.fleet().text.splitlines() if not line.startswith("#")]
+        return {sample: float(value) for sample, value in (line.rsplit(" ", 1) for line in lines)}
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""

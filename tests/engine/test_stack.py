@@ -38,7 +38,7 @@ def port_is_open(port: int) -> bool:
 
 def test_preview_up_preview_destroy(project: StackProject) -> None:
     preview = project.preview().ok()
-    assert "7 to create" in preview.output
+    assert "8 to create" in preview.output
     assert f"http://127.0.0.1:{project.ports['router']}/v1" in preview.output, "known before it is made"
     assert not project.state_dir.exists(), "a preview makes nothing"
 

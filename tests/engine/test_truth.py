@@ -64,7 +64,7 @@ def test_a_configuration_that_somebody_changed_is_seen_and_mended(project: Stack
     for name in ("server", "router"):
         [file] = (project.state_dir / "run").glob(f"{name}-*/config.json")
         good = file.read_text()
-        for bad in (good.replace('"version": 1', '"version":  1'), "{}", "not json"):
+        for bad in (good.replace('"version": ', '"version":  '), "{}", "not json"):
             file.write_text(bad)
             assert "does not run with the configuration" in project.refresh().ok().output
             project.up().ok()

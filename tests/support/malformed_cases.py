@@ -104,6 +104,13 @@ def file(path: str, content: bytes | None) -> Callable[[Project], None]:
     return change
 
 
+def new_file(path: str, content: bytes) -> Callable[[Project], None]:
+    def change(project: Project) -> None:
+        (project.root / path).write_bytes(content)
+
+    return change
+
+
 def json_file(path: str, **settings: object) -> Callable[[Project], None]:
     def change(project: Project) -> None:
         target = project.root / path
@@ -175,7 +182,12 @@ def llama_weights(tensors: dict[str, Any]) -> None:
 
 
 def hub_base(pin: dict[str, str]) -> Callable[[Project], None]:
-    return both(put("baseModel.source", "hf://LGAI-EXAONE/EXAONE-3.5-2.4B-Instruct"), put("release.baseModel", pin))
+    return both(
+        put("baseModel.source", "hf://LGAI-EXAONE/EXAONE-3.5-2.4B-Instruct"),
+        put("baseModel.licenceAccepted", "exaone-nc"),
+        put("baseModel.purpose", "research"),
+        put("release.baseModel", pin),
+    )
 
 
 WEIGHTS = "models/easycontract/adapter_model.safetensors"
@@ -209,7 +221,39 @@ STRUCTURE = [
     Case("no router", "router", drop("router"), ("missing", "metricsPort")),
     Case("no release", "release", drop("release"), ("missing",)),
     Case("no targets", "targets", drop("targets"), ("missing",)),
-    Case("no source", EASY, drop(EASY), ("missing",)),
+    Case("no source and not in the store", "release.adapters.easycontract", drop(EASY), ("lorafleet adapter push",)),
+    Case("source of a wrong type", EASY, put(EASY, 7)),
+    Case("store without a scheme", "store", put("store", "/somewhere/store")),
+    Case("store on the hub", "store", put("store", "hf://owner/store")),
+    Case("store with a slash at the end", "store", put("store", "gs://bucket/")),
+    Case("store in a home", "store", put("store", "file://~/store")),
+    Case("store is a number", "store", put("store", 1)),
+    Case("roll-out that never ends", "rollout.timeoutS", put("rollout", {"timeoutS": 0})),
+    Case("misspelt roll-out", "rollout.timeout", put("rollout", {"timeout": 30}), ("timeoutS",)),
+    Case("canary of an unknown adapter", "release.canaries.easycontrat",
+         put("release.canaries", {"easycontrat": {"digest": SHA, "weight": 10}}), ("Did you mean easycontract?",)),
+    Case("canary of an adapter with a source", "release.canaries.easycontract",
+         put("release.canaries", {"easycontract": {"digest": SHA, "weight": 10}}), ("lorafleet adapter push",)),
+    Case("canary without a weight", "release.canaries.easycontract.weight",
+         put("release.canaries", {"easycontract": {"digest": SHA}}), ("percent",)),
+    Case("canary that takes all", "release.canaries.easycontract.weight",
+         put("release.canaries", {"easycontract": {"digest": SHA, "weight": 100}}), ("99",)),
+    Case("canary with a share as a fraction", "release.canaries.easycontract.weight",
+         put("release.canaries", {"easycontract": {"digest": SHA, "weight": 0.1}}), ("99",)),
+    Case("canary without a digest", "release.canaries.easycontract.digest",
+         put("release.canaries", {"easycontract": {"weight": 10}}), ("sha256",)),
+    Case("licence that was not accepted", "baseModel", put("baseModel.license", "EXAONE AI Model License Agreement 1.1"),
+         ("licenceAccepted: exaone-nc", "purpose")),
+    Case("licence of a name that adapters carry", "baseModel",
+         put("baseModel.trainedAs", ["tiny-base", "LGAI-EXAONE/EXAONE-3.5-2.4B-Instruct"]), ("exaone-nc",)),
+    Case("another licence accepted", "baseModel.licenceAccepted",
+         both(put("baseModel.license", "EXAONE AI Model License Agreement 1.1"),
+              put("baseModel.licenceAccepted", "exaone"), put("baseModel.purpose", "research")), ("exaone-nc",)),
+    Case("licence without a purpose", "baseModel",
+         both(put("baseModel.license", "EXAONE AI Model License Agreement 1.1"),
+              put("baseModel.licenceAccepted", "exaone-nc")), ("purpose",)),
+    Case("licence in the model's folder", "baseModel", new_file("models/base/LICENSE",
+         b"EXAONE AI Model License Agreement 1.1 - NC"), ("exaone-nc",)),
     Case("no licence", "baseModel.license", drop("baseModel.license"), ("missing",)),
     Case("no port of a target", "targets.server.port", drop("targets.server.port"), ("missing",)),
     Case("no kind", "targets.server", drop("targets.server.kind"), ("local",)),

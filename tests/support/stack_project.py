@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import yaml
 
 from providers.local import process
 from tests.support.ports import free_port
+from tests.support.stored import store_adapter
 
 ROOT = Path(__file__).resolve().parents[2]
 _COMMAND_TIMEOUT_S = 300  # vLLM needs 15 to 60 s to start, more on a busy machine
@@ -43,6 +45,8 @@ class StackProject:
     stack: str = "local"
     real: bool = False
     ports: dict[str, int] = field(default_factory=dict)
+    digests: dict[tuple[str, str], str] = field(default_factory=dict)
+    """{("adapters" or "adapters-v2", name): digest} of what the store has"""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -53,6 +57,9 @@ class StackProject:
         for name in ("__main__.py", "local.py"):
             shutil.copy(ROOT / "stacks" / name, self.folder / "stacks" / name)
         shutil.copytree(ROOT / "demo", self.folder / "demo")
+        for place in ("adapters", "adapters-v2"):
+            for name in ("easycontract", "checklist"):
+                self.digests[place, name] = store_adapter(self.store, name, ROOT / "demo" / place / name)
         self.stand_in = self.folder / "stand-in" / "python"
         self.stand_in.parent.mkdir()
         shutil.copy(ROOT / "tests" / "support" / "stand_in_server.py", self.stand_in)
@@ -144,6 +151,14 @@ class StackProject:
     # -- what there is --------------------------------------------------------------------------------------
 
     @property
+    def store(self) -> Path:
+        return self.folder / ".lorafleet" / "store"
+
+    def manifest(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((self.store / "manifests" / f"{self.stack}.json").read_text())
+        return document
+
+    @property
     def state_dir(self) -> Path:
         return self.folder / ".lorafleet" / self.stack
 
@@ -197,6 +212,12 @@ def descendants(pid: int) -> list[int]:
         for child in re.findall(r"\d+", task.read_text()):
             found += descendants(int(child))
     return [*found, pid]
+
+
+def kill(pid: int) -> None:
+    """kill -9; it may be gone already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float, what: str) -> None:

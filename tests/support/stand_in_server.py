@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Stands in for the serving environment's interpreter where a test is about processes, not about answers.
 
-It takes the same arguments (`-m handlers.serving --config FILE`), keeps the same state file, passes through the
-same phases, listens on the same port, drains at SIGTERM and has a child, as the real launcher has. What it
-does slowly or wrongly is told by a file `behaviour.json` beside itself: {"phaseS": 0.2, "failAt": "loading"}.
+It takes the same arguments (`-m handlers.serving --config FILE`), keeps the same state file and status object, passes
+through the same phases, listens on the same port, follows the manifest, drains at SIGTERM and has a child, as the real
+launcher has. What it does slowly or wrongly is told by a file `behaviour.json` beside itself, read again and again:
+{"phaseS": 0.2, "failAt": "loading", "refuse": "sha256:…", "followS": 0.1, "deaf": true}.
 """
 
 import hashlib
@@ -14,48 +15,135 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 PHASES = ("starting", "fetching", "launching", "loading", "probing")
+HEARTBEAT_S = 1.0
+
+
+def behaviour() -> dict[str, Any]:
+    told = Path(__file__).parent / "behaviour.json"
+    return json.loads(told.read_text()) if told.exists() else {}
+
+
+def digest_of(manifest: dict[str, Any]) -> str:
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def write(path: Path, document: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary.write_text(json.dumps(document))
+    temporary.replace(path)
 
 
 class Launcher:
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
-        self.phase = "starting"
+        self.lock = threading.RLock()
+        self.phase, self.error = "starting", None
+        store = Path(config["store"].removeprefix("file://"))
+        self.manifest_file = store / "manifests" / f"{config['environment']}.json"
+        self.status_file = store / "status" / config["environment"] / config["target"] / f"{config['replica']}.json"
+        self.served_folder = store / "served" / config["environment"]
+        self.served: dict[str, Any] = json.loads(self.manifest_file.read_text())
+        self.wanted = self.served
+        self.refusal: dict[str, Any] | None = None
         self.child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
 
-    def say(self, phase: str, error: dict[str, str] | None = None) -> None:
-        self.phase = phase
-        manifest = self.config["manifest"]
-        adapters = [
-            {
-                "name": each["name"],
-                "servedName": f"{each['name']}@{each['digest'].replace(':', '-')[:23]}",
-                "digest": each["digest"],
-            }
-            for each in manifest["adapters"]
-        ]
-        state = {
-            "version": 1,
-            "phase": phase,
-            "detail": f"{phase} (stand-in)",
-            "error": error,
+    def say(self, phase: str, error: Any = None) -> None:
+        with self.lock:
+            self.phase, self.error = phase, error
+            self.write()
+        print(f"phase {phase}", flush=True)
+
+    def write(self) -> None:
+        with self.lock:
+            document = self.document()
+            for each in document["adapters"]:
+                mark = self.served_folder / each["name"] / f"{each['digest'].replace(':', '-')}.json"
+                if not mark.exists():
+                    write(mark, {"version": 1, "name": each["name"], "digest": each["digest"], "at": now()})
+            write(Path(self.config["stateFile"]), document)
+            if self.phase == "stopped":
+                self.status_file.unlink(missing_ok=True)
+            else:
+                write(self.status_file, document)
+
+    def document(self) -> dict[str, Any]:
+        ready, base = self.phase in ("ready", "draining"), self.config["baseModel"]
+        wanted = {each["name"]: each for each in self.wanted["adapters"]}
+        adapters = []
+        for each in self.served["adapters"] if ready else []:
+            want = wanted.get(each["name"], each)["digest"]
+            refused = self.refusal is not None and want == self.refusal["digest"]
+            adapters.append(
+                {
+                    "name": each["name"],
+                    "servedName": f"{each['name']}@{each['digest'].replace(':', '-')[:23]}",
+                    "digest": each["digest"],
+                    "wanted": want,
+                    "canary": None,
+                    "state": "failed" if refused else "serving",
+                    "since": now(),
+                    "error": self.refusal["error"] if refused and self.refusal else None,
+                }
+            )
+        return {
+            "version": 2,
+            "phase": self.phase,
+            "detail": f"{self.phase} (stand-in)",
+            "error": self.error,
             "pid": os.getpid(),
             "enginePid": self.child.pid,
-            "updatedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "updatedAt": now(),
+            "heartbeatS": HEARTBEAT_S,
             "port": self.config["port"],
-            "baseModel": manifest["baseModel"]["name"],
-            "manifestDigest": hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest(),
-            "adapters": adapters if phase == "ready" else [],
+            **{key: self.config[key] for key in ("environment", "target", "replica")},
+            "baseModel": {key: base.get(key) for key in ("name", "revision", "digest")},
+            "manifestDigest": digest_of(self.served) if ready else None,
+            "manifest": {
+                "digest": digest_of(self.wanted),
+                "state": "refused" if self.refusal else "serving",
+                "since": now(),
+                "error": None,
+            },
+            "adapters": adapters,
+            "draining": [],
         }
-        path = Path(self.config["stateFile"])
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(state))
-        temporary.replace(path)
-        print(f"phase {phase}", flush=True)
+
+    def follow(self) -> None:
+        """One look at the manifest."""
+        told = behaviour()
+        try:
+            found = json.loads(self.manifest_file.read_text())
+        except (OSError, ValueError):
+            return
+        if told.get("deaf") or found == self.wanted:
+            return
+        time.sleep(told.get("followS", 0.05))
+        bad = next((each for each in found["adapters"] if each["digest"] == told.get("refuse")), None)
+        with self.lock:
+            self.wanted, self.refusal = found, None
+            if bad:
+                error = {
+                    "reason": "probe_failed",
+                    "what": "it answers garbage (stand-in)",
+                    "next": "x",
+                    "retrying": False,
+                }
+                self.refusal = {"digest": bad["digest"], "error": error}
+            else:
+                self.served = found
+            self.write()
 
     def stop(self, *_: object) -> None:
         self.say("draining")
@@ -69,8 +157,6 @@ def main() -> None:
     if sys.argv[1:4] != ["-m", "handlers.serving", "--config"]:
         sys.exit(f"unexpected arguments: {sys.argv[1:]}")
     config = json.loads(Path(sys.argv[4]).read_text())
-    told = Path(__file__).parent / "behaviour.json"
-    behaviour = json.loads(told.read_text()) if told.exists() else {}
     launcher = Launcher(config)
     signal.signal(signal.SIGTERM, launcher.stop)
 
@@ -82,7 +168,10 @@ def main() -> None:
 
         def do_GET(self) -> None:
             ready = launcher.phase == "ready"
-            body = json.dumps({"phase": launcher.phase}).encode()
+            document: Any = {"phase": launcher.phase}
+            if self.path == "/lorafleet/state":
+                document = {"inFlight": {}, "done": {}, "status": launcher.document()}
+            body = json.dumps(document).encode()
             self.send_response(200 if ready or self.path == "/health" else 503)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -115,15 +204,21 @@ def main() -> None:
     server = ThreadingHTTPServer((config["host"], config["port"]), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     for phase in PHASES:
-        if behaviour.get("failAt") == phase:
+        told = behaviour()
+        if told.get("failAt") == phase:
             launcher.say("failed", {"what": f"{phase} failed as it was told to", "next": "tell it otherwise"})
             launcher.child.kill()
             sys.exit(1)
         launcher.say(phase)
-        time.sleep(behaviour.get("phaseS", 0.05))
+        time.sleep(told.get("phaseS", 0.05))
     launcher.say("ready")
+    beat = time.monotonic()
     while launcher.child.poll() is None:
-        time.sleep(0.1)
+        time.sleep(0.05)
+        launcher.follow()
+        if time.monotonic() - beat > HEARTBEAT_S:
+            beat = time.monotonic()
+            launcher.write()
     launcher.say("failed", {"what": "the engine died", "next": "read the log"})
     sys.exit(1)
 

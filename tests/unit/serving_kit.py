@@ -9,27 +9,20 @@ from typing import Any
 from handlers.serving import digest
 
 HEX = "0123456789abcdef" * 4
+BASE: dict[str, Any] = {
+    "name": "exaone-3.5-2.4b",
+    "source": "file:///models/base",
+    "revision": None,
+    "digest": f"sha256:{HEX}",
+}
 LAUNCH: dict[str, Any] = {
-    "version": 1,
-    "manifest": {
-        "version": 1,
-        "baseModel": {
-            "name": "exaone-3.5-2.4b",
-            "source": "file:///models/base",
-            "revision": None,
-            "digest": f"sha256:{HEX}",
-        },
-        "adapters": [
-            {
-                "name": "easycontract",
-                "source": "gs://bucket/easycontract",
-                "revision": None,
-                "digest": f"sha256:{HEX}",
-                "rank": 8,
-            }
-        ],
-    },
-    "store": "/var/store",
+    "version": 2,
+    "store": "gs://bucket/prefix",
+    "environment": "local",
+    "target": "server",
+    "replica": "0",
+    "baseModel": BASE,
+    "cache": "/var/cache",
     "host": "127.0.0.1",
     "port": 8101,
     "apiKeySha256": [HEX],
@@ -46,12 +39,33 @@ LAUNCH: dict[str, Any] = {
     "startTimeoutS": 900,
     "drainTimeoutS": 30,
 }
+MANIFEST: dict[str, Any] = {
+    "version": 1,
+    "baseModel": BASE,
+    "adapters": [
+        {
+            "name": "easycontract",
+            "source": "gs://bucket/adapters/easycontract",
+            "digest": f"sha256:{HEX}",
+            "canary": {"source": "file:///next", "digest": "sha256:" + "c" * 64, "weight": 10},
+        }
+    ],
+}
 MISSING = object()
 
 
 def launch(path: str = "", value: Any = MISSING) -> dict[str, Any]:
-    """A valid launch file, with the value at `path` ("manifest.adapters.0.rank") replaced, or taken out."""
-    document = copy.deepcopy(LAUNCH)
+    """A valid launch file, with the value at `path` ("engine.device") replaced, or taken out."""
+    return changed(LAUNCH, path, value)
+
+
+def manifest(path: str = "", value: Any = MISSING) -> dict[str, Any]:
+    """A valid manifest with a canary, with the value at `path` ("adapters.0.digest") replaced, or taken out."""
+    return changed(MANIFEST, path, value)
+
+
+def changed(original: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    document = copy.deepcopy(original)
     if path:
         *folders, last = path.split(".")
         place: Any = document
@@ -64,9 +78,9 @@ def launch(path: str = "", value: Any = MISSING) -> dict[str, Any]:
     return document
 
 
-def safetensors_bytes(fill: bytes = b"\x01") -> bytes:
-    """A safetensors file with one tensor of 4 bytes."""
-    header = json.dumps({"x": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}).encode()
+def safetensors_bytes(fill: bytes = b"\x01", dtype: str = "U8") -> bytes:
+    """A safetensors file with one tensor, which holds `fill` four times."""
+    header = json.dumps({"x": {"dtype": dtype, "shape": [4], "data_offsets": [0, 4 * len(fill)]}}).encode()
     return struct.pack("<Q", len(header)) + header + fill * 4
 
 

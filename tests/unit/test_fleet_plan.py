@@ -14,6 +14,7 @@ import yaml
 from lorafleet.load import load_fleet, load_stack
 from lorafleet.plan import Plan, resolve
 from tests.support.fleet_project import Project, model_tensors, safetensors_bytes
+from tests.support.stored import store_adapter
 
 GOLDEN = Path(__file__).parent / "golden" / "plan.txt"
 ROOT = Path(__file__).parents[2]
@@ -41,7 +42,6 @@ def test_manifest(project: Project) -> None:
                 "name": name,
                 "source": f"file://{project.adapter(name)}",
                 "digest": pins["adapters"][name],
-                "rank": 8,
             }
             for name in ("checklist", "easycontract")  # by name, whatever the order in the file
         ],
@@ -86,8 +86,8 @@ def test_what_a_target_serves(project: Project) -> None:
     }
     digest = project.fleet["release"]["adapters"]["checklist"]
     assert plan.adapters[0].served_name == f"checklist@sha256-{digest[7:23]}"
-    assert plan.router_models()[0] == {"name": "exaone-3.5-2.4b", "digest": None}
-    assert plan.router_models()[1] == {"name": "checklist", "digest": digest}
+    assert plan.router_models()[0] == {"name": "exaone-3.5-2.4b"}
+    assert plan.router_models()[1] == {"name": "checklist"}
     with pytest.raises(KeyError):
         plan.target("other")
 
@@ -103,6 +103,7 @@ def test_a_plan_can_not_be_changed(project: Project) -> None:
 def test_model_and_adapter_of_the_hub(project: Project) -> None:
     """The real model: nothing of it is on this machine, so only what is declared is known."""
     project.fleet["baseModel"]["source"] = "hf://LGAI-EXAONE/EXAONE-3.5-2.4B-Instruct"
+    project.fleet["baseModel"] |= {"licenceAccepted": "exaone-nc", "purpose": "research"}
     project.fleet["release"]["baseModel"] = {"revision": COMMIT}
     project.fleet["adapters"]["easycontract"] = {"source": "hf://team/easycontract", "revision": COMMIT, "rank": 16}
     project.fleet["adapters"]["checklist"] = {"source": "gs://models/checklist", "rank": 8}
@@ -114,8 +115,8 @@ def test_model_and_adapter_of_the_hub(project: Project) -> None:
         "source": "hf://team/easycontract",
         "revision": COMMIT,
         "digest": project.fleet["release"]["adapters"]["easycontract"],
-        "rank": 16,
     }
+    assert [adapter.rank for adapter in plan.adapters] == [8, 16]
     assert manifest["adapters"][0]["source"] == "gs://models/checklist"
     assert plan.target("server").disk_bytes is None
     assert "unknown until it is fetched" in plan.render()
@@ -126,6 +127,8 @@ def test_an_adapter_of_the_hub_names_its_base_by_repository(project: Project) ->
         "name": "exaone-3.5-2.4b",
         "source": "hf://LGAI-EXAONE/EXAONE-3.5-2.4B-Instruct",
         "license": "NC",
+        "licenceAccepted": "exaone-nc",
+        "purpose": "research",
     }
     project.fleet["release"]["baseModel"] = {"revision": COMMIT}
     for name in ("easycontract", "checklist"):
@@ -177,6 +180,9 @@ def test_the_local_stack_resolves(tmp_path: Path) -> None:
     python.write_text("#!/bin/sh\n")
     python.chmod(0o755)
     declared["targets"]["server"] |= {"python": str(python), "stateDir": str(tmp_path / "state")}
+    declared["store"] = f"file://{tmp_path / 'store'}"
+    for name in declared["adapters"]:
+        store_adapter(tmp_path / "store", name, ROOT / "demo" / "adapters" / name)
     plan: Plan = resolve(load_fleet(declared, environment="local", root=ROOT))
     assert [adapter.rank for adapter in plan.adapters] == [8, 8]
     assert plan.base.size_bytes and plan.base.size_bytes < 10 << 20

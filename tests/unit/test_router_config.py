@@ -60,8 +60,7 @@ WRONG = [
     ("models.1.name", "한글", "models[1].name"),
     ("models.1.name", "a\nb", "models[1].name"),
     ("models.1.name", "exaone-3.5-2.4b", "names must differ"),
-    ("models.1.digest", "sha256:12", "models[1].digest"),
-    ("models.1.digest", MISSING, "models[1].digest is missing"),
+    ("models.1.digest", None, "models[1].digest is not a known field"),
     ("models.1.rank", 8, "models[1].rank is not a known field"),
     ("targets", [], "targets is []"),
     ("targets.0", "server", 'targets[0] is "server"'),
@@ -80,6 +79,10 @@ WRONG = [
     ("targets.0.models", ["exaone-3.5-2.4b"], "which no target serves"),
     ("targets.0.healthPath", "ready", "targets[0].healthPath"),
     ("targets.0.healthPath", "/ready x", "a path such as /ready"),
+    ("targets.0.statusPath", "", 'targets[0].statusPath is ""; allowed: a path such as /lorafleet/state, or null'),
+    ("targets.0.statusPath", "/a\r\nx-b: c", "targets[0].statusPath"),
+    ("targets.0.statusPath", 5, "targets[0].statusPath is 5"),
+    ("targets.0.statuspath", "/a", 'did you mean "statusPath"?'),
     ("targets.0.maxInFlight", 0, "targets[0].maxInFlight is 0"),
     ("targets.0.maxQueue", -1, "targets[0].maxQueue is -1"),
     ("targets.0.maxQueue", 1.5, "targets[0].maxQueue is 1.5"),
@@ -117,6 +120,28 @@ def test_good_file_is_read() -> None:
     router = parsed(router_file())
     assert (router.listen.port, router.targets[0].port, router.targets[0].tls) == (8100, 8101, False)
     assert len(router.digest) == 64
+    assert router.targets[0].status_path == "/lorafleet/state"
+
+
+@pytest.mark.parametrize("value", [None, MISSING])
+def test_a_target_need_not_have_a_status_path(value: object) -> None:
+    assert parsed(changed("targets.0.statusPath", value)).targets[0].status_path is None
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "authority"),
+    [
+        ("http://127.0.0.1:8101", "127.0.0.1", "127.0.0.1:8101"),
+        ("http://far.example.com", "far.example.com", "far.example.com"),
+        ("https://far.example.com:443", "far.example.com", "far.example.com"),
+        ("https://far.example.com:80", "far.example.com", "far.example.com:80"),
+        ("http://[::1]:8101", "[::1]", "[::1]:8101"),
+        ("https://[::1]", "[::1]", "[::1]"),
+    ],
+)
+def test_address_and_host_header_of_a_target(url: str, address: str, authority: str) -> None:
+    target = parsed(changed("targets.0.url", url)).targets[0]
+    assert (target.address, target.authority) == (address, authority)
 
 
 def test_state_file_is_found_in_a_file_that_is_wrong_elsewhere() -> None:

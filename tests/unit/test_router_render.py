@@ -23,7 +23,7 @@ def router_file() -> dict[str, Any]:
         "metrics": {"host": "127.0.0.1", "port": 8102},
         "clientKeysSha256": ["ab" * 32],
         "baseModel": "exaone-3.5-2.4b",
-        "models": [{"name": name, "digest": f"sha256:{'0' * 63}{i}" if i else None} for i, name in enumerate(models)],
+        "models": [{"name": name} for name in models],
         "targets": [
             {
                 "name": "server",
@@ -31,6 +31,7 @@ def router_file() -> dict[str, Any]:
                 "url": "http://127.0.0.1:8101",
                 "models": models,
                 "healthPath": "/ready",
+                "statusPath": "/lorafleet/state",
                 "maxInFlight": 32,
                 "maxQueue": 64,
             }
@@ -46,9 +47,9 @@ def several_targets() -> dict[str, Any]:
     """Two targets, one of them far away over TLS; names that must be encoded; an IPv6 address."""
     value = router_file()
     value["listen"]["host"] = "::1"
-    value["models"].append({"name": "Team_A/review@v2", "digest": None})
+    value["models"].append({"name": "Team_A/review@v2"})
     value["targets"][0]["models"] = value["targets"][0]["models"][:2]
-    far = {"name": "far_away.1", "kind": "vm", "url": "https://far.example.com", "models": ["checklist"]}
+    far = {"name": "far_away.1", "kind": "vm", "url": "https://far.example.com", "statusPath": None}
     value["targets"].append(
         {**value["targets"][0], **far, "models": ["exaone-3.5-2.4b", "checklist", "Team_A/review@v2"], "maxQueue": 0}
     )

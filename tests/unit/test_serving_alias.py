@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 
 from handlers.serving.alias import AliasMiddleware
+from handlers.serving.base_check import compare, difference
 from handlers.serving.errors import ServingError
-from handlers.serving.probe import Answer, compare, difference
-from handlers.serving.routes import ROUTES_VARIABLE, Routes, RoutesFile, Served, new_admin_token
+from handlers.serving.manifest import AdapterSpec, Canary, Version
+from handlers.serving.probe import Answer
+from handlers.serving.routes import ROUTES_VARIABLE, Routes, RoutesFile, new_admin_token
 
-V1 = Served("easycontract@sha256-1111111111111111", "sha256:" + "1" * 64)
-V2 = Served("easycontract@sha256-2222222222222222", "sha256:" + "2" * 64)
+V1 = Version("easycontract", "file:///1", None, "sha256:" + "1" * 64)
+V2 = Version("easycontract", "file:///2", None, "sha256:" + "2" * 64)
+TAG1, TAG2 = f"easycontract@{V1.digest}", f"easycontract@{V2.digest}"
+BASE_TAG = "base@sha256:" + "b" * 64
 Message = MutableMapping[str, Any]
 
 
@@ -57,7 +61,7 @@ class Server:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.token, token_sha256 = new_admin_token()
         keys = (hashlib.sha256(b"other").hexdigest(), hashlib.sha256(b"right").hexdigest())
-        routes = Routes("base", "sha256:" + "b" * 64, keys, token_sha256, (("easycontract", V1),), True, True)
+        routes = Routes("base", "sha256:" + "b" * 64, keys, token_sha256, (AdapterSpec(V1),), True, True)
         self.routes = RoutesFile(folder / "routes.json", routes)
         self.routes.set(routes)
         monkeypatch.setenv(ROUTES_VARIABLE, str(self.routes.path))
@@ -102,14 +106,14 @@ async def test_a_public_name_becomes_the_immutable_one_and_the_header_says_so(se
         "POST", CHAT, {"model": "easycontract", "messages": [{"content": "월세?"}]}, content_length="999"
     )
     assert reply.status == 200
-    assert reply.headers["x-lorafleet-adapter"] == V1.served_name
+    assert reply.headers["x-lorafleet-adapter"] == TAG1
     assert server.inner.seen == [("POST", CHAT, {"model": V1.served_name, "messages": [{"content": "월세?"}]})]
 
 
 async def test_base_and_immutable_names_pass_as_they_are(server: Server) -> None:
-    for name in ("base", V1.served_name):
+    for name, tag in (("base", BASE_TAG), (V1.served_name, TAG1)):
         reply = await server("POST", CHAT, {"model": name}, chunks=3)
-        assert reply.headers["x-lorafleet-adapter"] == name
+        assert reply.headers["x-lorafleet-adapter"] == tag
     assert [item[2]["model"] for item in server.inner.seen] == ["base", V1.served_name]
 
 
@@ -233,14 +237,14 @@ async def test_a_switch_moves_new_requests_and_the_old_ones_are_counted_to_their
     server.inner.gate.clear()
     old = asyncio.create_task(server("POST", CHAT, {"model": "easycontract"}))
     await asyncio.sleep(0)
-    server.routes.set(server.routes.routes.with_adapter("easycontract", V2))
+    server.routes.change(adapters=(AdapterSpec(V2),))
     new = asyncio.create_task(server("POST", CHAT, {"model": "easycontract"}))
     await asyncio.sleep(0)
     state = (await server("GET", "/lorafleet/state")).json()
     assert state["inFlight"] == {V1.served_name: 1, V2.served_name: 1}
     server.inner.gate.set()
-    assert (await old).headers["x-lorafleet-adapter"] == V1.served_name
-    assert (await new).headers["x-lorafleet-adapter"] == V2.served_name
+    assert (await old).headers["x-lorafleet-adapter"] == TAG1
+    assert (await new).headers["x-lorafleet-adapter"] == TAG2
     state = (await server("GET", "/lorafleet/state")).json()
     assert (state["inFlight"], state["done"]) == ({}, {V1.served_name: 1, V2.served_name: 1})
 
@@ -253,6 +257,70 @@ async def test_models_lists_public_names_with_digests(server: Server) -> None:
     ]
     assert (await server("GET", "/v1/models/easycontract")).json()["parent"] == "base"
     assert (await server("GET", "/v1/models/nobody")).code == "model_not_found"
+
+
+def with_canary(weight: int) -> tuple[AdapterSpec, ...]:
+    return (AdapterSpec(V1, Canary(V2, weight)),)
+
+
+def in_canary(session: str, weight: int) -> bool:
+    """As docs/architecture.md says it."""
+    digest = hashlib.sha256(b"\0".join([b"easycontract", V2.digest.encode(), session.encode()])).digest()
+    return int.from_bytes(digest[:8], "big") % 10000 < weight * 100
+
+
+async def test_a_session_stays_where_it_is_while_the_canary_grows(server: Server) -> None:
+    sessions = [f"사용자-{number}" for number in range(300)]
+    before: set[str] = set()
+    for weight in (1, 25, 99):
+        server.routes.change(adapters=with_canary(weight))
+        now = set()
+        for session in sessions:
+            replies = [
+                await server("POST", CHAT, {"model": "easycontract"}, x_lorafleet_session=session) for _ in range(2)
+            ]
+            tags = {reply.headers["x-lorafleet-adapter"] for reply in replies}
+            assert tags == {TAG2 if in_canary(session, weight) else TAG1}
+            if tags == {TAG2}:
+                now.add(session)
+        assert before <= now
+        assert abs(len(now) / 300 - weight / 100) < 0.13  # five standard deviations
+        before = now
+
+
+async def test_requests_without_a_session_are_shared_out(server: Server) -> None:
+    server.routes.change(adapters=with_canary(30))
+    given: list[dict[str, Any]] = [{}, {"x_lorafleet_session": ""}]
+    for headers in given:
+        replies = [await server("POST", CHAT, {"model": "easycontract"}, **headers) for _ in range(1000)]
+        share = [reply.headers["x-lorafleet-adapter"] for reply in replies].count(TAG2) / 1000
+        assert 0.22 < share < 0.38  # five standard deviations
+    assert {item[2]["model"] for item in server.inner.seen} == {V1.served_name, V2.served_name}
+
+
+async def test_the_canary_is_listed_and_may_be_asked_for_by_its_immutable_name(server: Server) -> None:
+    server.routes.change(adapters=with_canary(1))
+    reply = await server("POST", CHAT, {"model": V2.served_name})
+    assert reply.headers["x-lorafleet-adapter"] == TAG2
+    listed = (await server("GET", "/v1/models")).json()["data"]
+    assert [model["id"] for model in listed] == ["base", "easycontract"]
+    assert listed[1]["canary"] == {"digest": V2.digest, "served_name": V2.served_name, "weight": 1}
+    server.routes.change(adapters=(AdapterSpec(V1),))
+    assert (await server("POST", CHAT, {"model": V2.served_name})).code == "model_not_found"
+
+
+async def test_the_state_has_the_status_file(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    assert (await server("GET", "/lorafleet/state")).json() == {"inFlight": {}, "done": {}, "status": None}
+    server.routes.change(state_file=str(path))
+    assert (await server("GET", "/lorafleet/state")).json()["status"] is None
+    for number in range(3):
+        new = tmp_path / "new"
+        new.write_text(json.dumps({"phase": "ready", "number": number}))
+        new.replace(path)
+        assert (await server("GET", "/lorafleet/state")).json()["status"] == {"phase": "ready", "number": number}
+    path.write_text("{")
+    assert (await server("GET", "/lorafleet/state")).json()["status"]["number"] == 2
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"adapters": 3, "base": "x"}', "{}"])
@@ -288,7 +356,8 @@ async def test_a_client_that_leaves_within_its_body(server: Server) -> None:
 
 
 def answer(*values: float, tokens: str = "abc") -> Answer:
-    return Answer(tokens, tuple(tokens), tuple({token: v, "z": -9.0} for token, v in zip(tokens, values, strict=True)))
+    candidates = tuple({token: v, "z": -9.0} for token, v in zip(tokens, values, strict=True))
+    return Answer(tokens, tuple(tokens), values, candidates)
 
 
 def test_the_base_check_tells_noise_from_other_weights() -> None:

@@ -1,6 +1,5 @@
 """handlers.serving.config: what a launch file may hold, and the errors when it does not."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from handlers.serving.errors import ServingError
 from tests.unit.serving_kit import HEX, MISSING, launch
 
 BAD: list[tuple[str, Any, str, str]] = [
-    ("version", 2, "version is 2", "version 1"),
+    ("version", 1, "version is 1", "version 2"),
     ("version", MISSING, "version is missing", "docs/architecture.md"),
-    ("store", "relative", 'store is "relative"', "absolute path"),
     ("port", "8101", 'port is "8101"', "from 1 to 65535"),
     ("port", True, "port is true", "whole number"),
     ("port", 70000, "port is 70000", "from 1 to 65535"),
@@ -36,20 +34,19 @@ BAD: list[tuple[str, Any, str, str]] = [
     ("engine.extraArgs", "--x", "engine.extraArgs is", "a list"),
     ("engine.extraArgs", ["--api-key", "k"], "--api-key", "take it out"),
     ("engine.extraArgs", ["--served_model_name=x"], "--served-model-name", "take it out"),
-    ("manifest", None, "manifest is null", "give an object"),
-    ("manifest.version", "1", 'manifest.version is "1"', "version 1"),
-    ("manifest.baseModel.name", "Exaone 3.5", "manifest.baseModel.name is", "lower-case letters"),
-    ("manifest.baseModel.source", "s3://bucket/x", "manifest.baseModel.source is", "hf://owner/repo"),
-    ("manifest.baseModel.source", "file://relative", "manifest.baseModel.source is", "file:///abs/folder"),
-    ("manifest.baseModel.digest", None, "manifest.baseModel.digest is missing", "content digest"),
-    ("manifest.baseModel.digest", "sha1:aa", "manifest.baseModel.digest is", "sha256:"),
-    ("manifest.baseModel.source", "hf://owner/repo", "manifest.baseModel.revision is missing", "40 hex digits"),
-    ("manifest.baseModel.revision", "main", "manifest.baseModel.revision is", "40 hex digits"),
-    ("manifest.adapters", {}, "manifest.adapters is {}", "a list"),
-    ("manifest.adapters.0.rank", MISSING, "manifest.adapters[0].rank is missing", "docs/architecture.md"),
-    ("manifest.adapters.0.rank", 32, "above engine.maxLoraRank 16", "raise engine.maxLoraRank"),
-    ("manifest.adapters.0.name", "exaone-3.5-2.4b", "is there twice", "a name of its own"),
-    ("manifest.adapters.0.name", "a/../b", "manifest.adapters[0].name is", "lower-case letters"),
+    ("manifest", {}, "manifest is not a known key", "known are version, store"),
+    ("store", "/abs/folder", 'store is "/abs/folder"', "file:///abs/folder"),
+    ("store", "file:///", 'store is "file:///"', "no slash at the end"),
+    ("store", "gs://bucket/", "store is", "no slash at the end"),
+    ("store", "s3://bucket", "store is", "gs://bucket"),
+    ("environment", "a/b", 'environment is "a/b"', "up to 128 letters"),
+    ("target", "", 'target is ""', "up to 128 letters"),
+    ("target", "..", 'target is ".."', "up to 128 letters"),
+    ("replica", 0, "replica is 0", "or null"),
+    ("cache", "cache", 'cache is "cache"', "absolute path"),
+    ("baseModel", None, "baseModel is null", "give an object"),
+    ("baseModel.name", "Exaone 3.5", "baseModel.name is", "lower-case letters"),
+    ("baseModel.digest", None, "baseModel.digest is missing", "content digest"),
 ]
 
 
@@ -66,7 +63,14 @@ def test_a_good_file_is_read_whole(tmp_path: Path) -> None:
     file.write_text(json.dumps(launch()))
     found = config.load(file)
     assert found.port == 8101
-    assert found.manifest.adapters[0].name == "easycontract"
+    assert (found.store, found.environment, found.target, found.replica) == (
+        "gs://bucket/prefix",
+        "local",
+        "server",
+        "0",
+    )
+    assert found.base.name == "exaone-3.5-2.4b"
+    assert found.cache == Path("/var/cache")
     assert found.engine.kv_cache_mib == 128
     assert found.drain_timeout_s == 30.0
 
@@ -77,17 +81,14 @@ def test_null_means_the_engines_own_choice() -> None:
 
 
 def test_an_hf_base_needs_no_digest() -> None:
-    document = launch("manifest.baseModel.source", "hf://LGAI-EXAONE/EXAONE-3.5-2.4B-Instruct")
-    document["manifest"]["baseModel"] |= {"revision": "e" * 40, "digest": None}
-    assert config.parse(document).manifest.base.revision == "e" * 40
+    document = launch("baseModel.source", "hf://LGAI-EXAONE/EXAONE-3.5-2.4B-Instruct")
+    document["baseModel"] |= {"revision": "e" * 40, "digest": None}
+    assert config.parse(document).base.revision == "e" * 40
 
 
-def test_the_manifest_digest_does_not_depend_on_the_order_of_keys() -> None:
-    manifest = launch()["manifest"]
-    turned = dict(reversed(list(manifest.items())))
-    assert config.manifest_digest(manifest) == config.manifest_digest(turned)
-    text = json.dumps({"a": ["월세", 1]}, separators=(",", ":"), ensure_ascii=False)
-    assert config.manifest_digest({"a": ["월세", 1]}) == hashlib.sha256(text.encode()).hexdigest()
+def test_a_replica_without_a_name_is_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "node 7/б.example")
+    assert config.parse(launch("replica", None)).replica == "node-7--.example"
 
 
 @pytest.mark.parametrize(

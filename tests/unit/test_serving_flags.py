@@ -51,11 +51,21 @@ def test_rank_is_rounded_up_to_what_vllm_takes(rank: int, flag: str) -> None:
     assert value(command(EngineSettings(max_lora_rank=rank), CPU), "--max-lora-rank") == flag
 
 
-@pytest.mark.parametrize("adapters", [0, 1, 2, 7])
-def test_there_is_a_slot_more_than_adapters_and_more_room_in_host_memory(adapters: int) -> None:
+@pytest.mark.parametrize("adapters", [0, 1, 2, 7, 20])
+def test_there_are_two_slots_more_than_adapters_and_more_room_in_host_memory(adapters: int) -> None:
     found = command(EngineSettings(), CPU, adapters)
-    assert int(value(found, "--max-loras")) == adapters + 1
-    assert int(value(found, "--max-cpu-loras")) >= 2 * adapters + 1
+    assert int(value(found, "--max-loras")) == adapters + 2
+    assert int(value(found, "--max-cpu-loras")) == found.max_live >= max(32, 4 * adapters)
+
+
+@pytest.mark.parametrize("given", [("--max-cpu-loras", "9"), ("--max-cpu-loras=9",), ("--max_cpu_loras", "9")])
+def test_the_room_that_extra_arguments_give_is_known(given: tuple[str, ...]) -> None:
+    assert command(EngineSettings(extra_args=given), CPU).max_live == 9
+
+
+def test_room_that_is_no_number() -> None:
+    with pytest.raises(ServingError, match="--max-cpu-loras the value 'many'"):
+        command(EngineSettings(extra_args=("--max-cpu-loras", "many")), CPU)
 
 
 def test_cpu_is_eager_without_compilation_and_with_a_bounded_cache() -> None:

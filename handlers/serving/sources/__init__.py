@@ -4,8 +4,8 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from handlers.serving import digest
-from handlers.serving.config import Weights
 from handlers.serving.errors import ServingError
+from handlers.serving.manifest import Weights
 
 ADAPTER = "adapter"
 MODEL = "model"
@@ -57,6 +57,7 @@ def choose(names: Collection[str], kind: str, where: str) -> list[str]:
         raise ServingError(
             f"{where} holds the weights as a pickle ({', '.join(pickles[:3])}), which can run code when it is read",
             "save them again with safe_serialization=True (safetensors), and give the digest of those files",
+            "adapter_invalid",
         )
     raise ServingError(
         f"{where} lacks {' and '.join(missing)}",

@@ -37,6 +37,7 @@ def download(repository: str, revision: str, kind: str, into: Path) -> None:
     except Exception as error:  # the hub's client passes on the errors of its HTTP library, whichever it is
         raise ServingError(
             f"{where} could not be fetched: {type(error).__name__}: {str(error)[:300]}",
-            "check the network (and HF_ENDPOINT, if set), then start again",
+            "check the network (and HF_ENDPOINT, if set)",
+            transient=True,
         ) from None
     shutil.rmtree(into / ".cache", ignore_errors=True)  # what the client notes about its downloads

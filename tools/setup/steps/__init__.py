@@ -34,12 +34,22 @@ def all_steps() -> list[Step]:
     from tools.setup.steps.engine import Engine
     from tools.setup.steps.haproxy import HAProxy
     from tools.setup.steps.servingenv import ServingEnv
+    from tools.setup.steps.store import Store
     from tools.setup.steps.toolchain import Toolchain
     from tools.setup.steps.uv import Uv
 
-    return [Toolchain(), Uv(), DevEnv(), HAProxy(), Engine(), ServingEnv(), Demo()]
+    return [Toolchain(), Uv(), DevEnv(), HAProxy(), Engine(), ServingEnv(), Demo(), Store()]
 
 
 def dev_steps() -> list[Step]:
     """Only what the linters, the type checker and the unit tests need."""
-    return all_steps()[:3]
+    from tools.setup.steps.actionlint import Actionlint
+
+    return [*all_steps()[:3], Actionlint()]
+
+
+def ci_steps() -> list[Step]:
+    """Only what previews and deployments need: no server runs there."""
+    from tools.setup.steps.engine import Engine
+
+    return [*all_steps()[:3], Engine()]
