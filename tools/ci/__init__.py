@@ -1,0 +1,1 @@
+"""What the workflows of .github/workflows call; each step also runs on a developer's machine."""

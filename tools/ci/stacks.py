@@ -1,0 +1,71 @@
+"""Which stacks the workflows work on. Standard library alone: it runs before anything is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from lorafleet.errors import LorafleetError
+from tools.ci import actions
+
+_BY_HAND = ("local", "shared")
+
+FORK_NOTE = """### Not previewed: this comes from a fork
+
+A preview needs the cloud account and the stacks' state, which no code from a fork may use. The declarations were
+checked.
+Who maintains this repository can look at the change, push it to a branch here, and open a pull request from that.
+"""
+
+
+def find(only: str = "") -> list[str]:
+    """The stacks, by name: those that `LORAFLEET_STACKS` lists (with spaces between), else all but those by hand.
+
+    The state of `local` and `local-…` lies on the machine that they run on: a workflow has nothing to compare. `shared`
+    is brought up by a person.
+
+    Raises:
+        LorafleetError: one that is asked for is not there.
+    """
+    there = {
+        file.name.removeprefix("Pulumi.").removesuffix(".yaml")
+        for file in Path("stacks").glob("Pulumi.*.yaml")
+        if Path("stacks", f"{file.name.removeprefix('Pulumi.').removesuffix('.yaml')}.py").is_file()
+    }
+    asked = [only] if only else os.environ.get("LORAFLEET_STACKS", "").split()
+    missing = [name for name in asked if actions.stack_name(name) not in there]
+    if missing:
+        raise LorafleetError(
+            f"there is no stack {', '.join(missing)}",
+            where="the workflow's input" if only else "LORAFLEET_STACKS",
+            allowed=", ".join(sorted(there)) or "nothing: stacks/ has no stack with both its files",
+            next_action="a stack has stacks/Pulumi.<name>.yaml and stacks/<name>.py",
+        )
+    return asked or sorted(actions.stack_name(name) for name in there if name.split("-")[0] not in _BY_HAND)
+
+
+def tell(only: str) -> int:
+    """Gives the workflow the output `stacks`, a JSON list; an empty one where no backend is set up yet."""
+    found = find(only)
+    if found and not _has_backend():
+        actions.notice(f"nothing is done with {', '.join(found)}: set the two variables of docs/ci.md first")
+        found = []
+    actions.output("stacks", json.dumps(found))
+    return 0
+
+
+def check() -> int:
+    """Checks the stacks' declarations, as far as it can be done without an account."""
+    failed = [
+        name
+        for name in find()
+        if subprocess.run(["lorafleet", "check", "--stack", name], env=actions.with_tools(), check=False).returncode
+    ]
+    actions.summary(FORK_NOTE)
+    return 1 if failed else 0
+
+
+def _has_backend() -> bool:
+    return any(os.environ.get(name) for name in ("PULUMI_BACKEND_URL", "GCP_WORKLOAD_IDENTITY_PROVIDER"))
