@@ -84,6 +84,10 @@ else
     # stacks/Pulumi.local.yaml (see .gitattributes), the engine puts it back from there.
     export PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER=true
     export PULUMI_SKIP_UPDATE_CHECK=true
+    # The engine takes every provider whose Python package is installed for needed, and would fetch pulumi-gcp's plugin
+    # (or try to, for seconds, without a network) at each preview of `local`, which does not use it. The stacks that do
+    # are told by the engine how to install it: pulumi plugin install resource gcp v10.2.0
+    export PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION=true
     # Without .pyc files every preview is seconds slower.
     unset PYTHONDONTWRITEBYTECODE
 fi

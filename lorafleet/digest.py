@@ -100,11 +100,6 @@ def digest_of_sums(sums: Mapping[str, str]) -> str:
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def served_name(name: str, digest: str) -> str:
-    """The immutable name that a server knows an adapter by: `easycontract@sha256-<first 16 hex digits>`."""
-    return f"{name}@sha256-{digest.removeprefix('sha256:')[:16]}"
-
-
 def _file_sum(path: Path, name: str, kind: Kind) -> str:
     summed = hashlib.sha256()
     try:

@@ -12,7 +12,6 @@ import fcntl
 import json
 import os
 import re
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -102,6 +101,8 @@ def _is_entry(entry: object) -> bool:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
+    import tempfile  # several milliseconds, and most previews write nothing
+
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

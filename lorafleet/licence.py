@@ -28,10 +28,9 @@ EXAONE_NC = Licence(
 
 # The owner on the hub (also as the hub's cache writes it, models--LGAI-EXAONE--...), a published model's own name, the
 # licence's title, or the field of a model card. A model that is merely *called* exaone-something needs no licence.
-_EXAONE = re.compile(
+_EXAONE = (
     r"\blgai-exaone\b|\bexaone-(?:deep-)?\d[\d.]*-\d+(?:\.\d+)?b-instruct\b|\bexaone-deep-\d+(?:\.\d+)?b\b"
-    r"|\bexaone\s+ai\s+model\s+licen[cs]e|^\s*license_name:\s*[\"']?exaone\b",
-    re.IGNORECASE | re.MULTILINE,
+    r"|\bexaone\s+ai\s+model\s+licen[cs]e|^\s*license_name:\s*[\"']?exaone\b"
 )
 
 
@@ -42,4 +41,4 @@ def needed(*names: str) -> Licence | None:
         names: whatever says what a model is: its source (`hf://owner/repository`, a folder), names that adapters carry
             for it (`trainedAs`), the declared licence, the text of its LICENSE, README.md or config.json.
     """
-    return EXAONE_NC if any(_EXAONE.search(name) for name in names) else None
+    return EXAONE_NC if any(re.search(_EXAONE, name, re.IGNORECASE | re.MULTILINE) for name in names) else None

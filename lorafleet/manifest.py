@@ -17,6 +17,11 @@ def stored_source(store: str, name: str, digest: str) -> str:
     return f"{store}/adapters/{name}/{digest.replace(':', '-')}"
 
 
+def served_name(name: str, digest: str) -> str:
+    """The immutable name that a server knows an adapter by: `easycontract@sha256-<first 16 hex digits>`."""
+    return f"{name}@sha256-{digest.removeprefix('sha256:')[:16]}"
+
+
 def document(
     *,
     store: str,

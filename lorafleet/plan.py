@@ -297,7 +297,7 @@ def _planned_adapter(
             )
     return PlannedAdapter(
         name=name,
-        served_name=digest.served_name(name, pinned),
+        served_name=manifest.served_name(name, pinned),
         source=source.absolute(fleet.origin.root),
         revision=adapter.revision,
         digest=pinned,
@@ -318,7 +318,7 @@ def _planned_canary(
         place = ("release", "canaries", name, "digest")
         facts = _look_at_adapter(name, source, canary.digest, place, fleet, base, report, cache)
     return PlannedCanary(
-        served_name=digest.served_name(name, canary.digest),
+        served_name=manifest.served_name(name, canary.digest),
         source=str(source),
         digest=canary.digest,
         weight=canary.weight,

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from lorafleet.cli import find_root
-from lorafleet.digest import served_name
 from lorafleet.disk import size_text
 from lorafleet.errors import LorafleetError
+from lorafleet.manifest import served_name
 
 from . import holds
 from .console import common_options, fleet_of, print_json, print_table, printable, progress_bars, store_of

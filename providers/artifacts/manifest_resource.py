@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from lorafleet import manifest as manifests
-from lorafleet.digest import served_name
+from lorafleet.manifest import served_name
 from providers import kit
 
 from . import layout
-from .followers import Followers, Verdict
-from .release_record import record
 from .store import NOT_THERE, Blob, ConflictError, DeniedError, Store, StoreError, open_store
+
+if TYPE_CHECKING:
+    # The others of this folder are imported where they are needed: programs wait for what is imported here.
+    from .followers import Verdict
 
 # How long a store that does not answer is asked again: for a preview, and where the work depends on it.
 _GLANCE_S, _PATIENCE_S = 5.0, 20.0
@@ -136,6 +138,9 @@ class Manifest(kit.Resource[ManifestInputs, ManifestOutputs]):
 
     async def _converge(self, ctx: kit.Context, inputs: ManifestInputs) -> ManifestOutputs:
         """Writes what is to be served and waits until the servers that run serve it."""
+        from .followers import Followers
+        from .release_record import record
+
         store, document, outputs = open_store(inputs.store, retry_s=_PATIENCE_S), _document(inputs), _outputs(inputs)
         await ctx.status(f"{inputs.store} to take the manifest")
         # Before the manifest, so that a killed run leaves no gap in the history. Whether a release was ever served
@@ -165,6 +170,8 @@ class Manifest(kit.Resource[ManifestInputs, ManifestOutputs]):
     async def read(
         self, ctx: kit.Context, resource_id: str, inputs: ManifestInputs | None, outputs: ManifestOutputs | None
     ) -> kit.Reading[ManifestInputs, ManifestOutputs] | None:
+        from .followers import Followers
+
         place, environment = _place(resource_id)
         store = open_store(place, retry_s=_PATIENCE_S)
         blob = await _in_thread(_read, store, environment)

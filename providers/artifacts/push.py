@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lorafleet.digest import digest_of_sums, served_name
+from lorafleet.digest import digest_of_sums
 from lorafleet.errors import LorafleetError, Problem, shown, shown_path
+from lorafleet.manifest import served_name
 from lorafleet.values import Sentence
 
 from . import staging

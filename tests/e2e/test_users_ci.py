@@ -170,6 +170,7 @@ class Checkout:
         return {
             **{key: value for key, value in os.environ.items() if not dropped.match(key)},
             "PULUMI_HOME": str(self.project.folder / "home"),
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",  # as env.sh has it
             "GITHUB_ACTIONS": "true",
             "GITHUB_API_URL": self.github.url,
             "GITHUB_SERVER_URL": "https://github.example",

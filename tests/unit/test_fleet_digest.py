@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from lorafleet import digest_cache
-from lorafleet.digest import content_bytes, content_digest, content_files, served_name
+from lorafleet.digest import content_bytes, content_digest, content_files
 from lorafleet.digest_cache import BIG_BYTES, Cache, default_path
 from lorafleet.errors import Problem
+from lorafleet.manifest import served_name
 from tests.support.fleet_project import Project
 
 ROOT = Path(__file__).parents[2]
