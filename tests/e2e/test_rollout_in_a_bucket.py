@@ -6,10 +6,8 @@ says of itself, the router's metrics, and what `pulumi up` ends with.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -21,9 +19,8 @@ import pytest
 
 from providers.artifacts import layout
 from providers.artifacts.store import Store, open_store
+from tests.e2e.gcs_kit import Gcs
 from tests.e2e.launcher_kit import needs_serving
-from tests.support.artifacts_kit import fake_gcs_program
-from tests.support.ports import free_port
 from tests.support.stack_project import ROOT, StackProject, wait_for
 from tests.support.stored import store_adapter
 
@@ -34,36 +31,9 @@ QUESTION = "보증금은 언제 돌려받나요?"
 ANSWERS: dict[str, str] = json.loads((ROOT / "demo" / "questions.json").read_text())["questions"][QUESTION]
 
 
-class Bucket:
-    """A server that keeps its objects on disk, so that it can go away and come back."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        (folder / BUCKET).mkdir(parents=True)
-        self.server: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        flags = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(self.port), "-backend", "filesystem"]
-        flags += ["-filesystem-root", str(self.folder), "-public-host", f"127.0.0.1:{self.port}", "-log-level", "error"]
-        self.server = subprocess.Popen([str(fake_gcs_program()), *flags], stdout=subprocess.DEVNULL)
-
-        def answers() -> bool:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/storage/v1/b", timeout=5) as answer:
-                return bool(answer.status == 200)
-            return False
-
-        wait_for(answers, 60, "fake-gcs-server")
-
-    def stop(self) -> None:
-        if self.server is not None:
-            self.server.kill()
-            self.server.wait()
-
-
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    made = Bucket(tmp_path_factory.mktemp("bucket"))
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gcs]:
+    made = Gcs(tmp_path_factory.mktemp("bucket"), BUCKET)
     made.start()
     former = os.environ.get("STORAGE_EMULATOR_HOST")
     os.environ["STORAGE_EMULATOR_HOST"] = made.url
@@ -77,12 +47,12 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
 
 
 @pytest.fixture(scope="module")
-def store(bucket: Bucket) -> Store:
+def store(bucket: Gcs) -> Store:
     return open_store(f"gs://{BUCKET}")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, bucket: Bucket, store: Store) -> Iterator[StackProject]:
+def project(tmp_path_factory: pytest.TempPathFactory, bucket: Gcs, store: Store) -> Iterator[StackProject]:
     made = StackProject(tmp_path_factory.mktemp("stack") / "project", real=True)
     for (_, name), digest in made.digests.items():
         put(store, name, digest, made.store / layout.adapter(name, digest))
@@ -256,7 +226,7 @@ def test_a_manifest_that_is_none(project: StackProject, store: Store, key: str) 
     assert_serves(project, key, version)
 
 
-def test_a_bucket_that_is_away_for_a_while(project: StackProject, bucket: Bucket, key: str) -> None:
+def test_a_bucket_that_is_away_for_a_while(project: StackProject, bucket: Gcs, key: str) -> None:
     version = "adapters-v2" if ask(project, key, "checklist")[0] == ANSWERS["checklist-v2"] else "adapters"
     other = "adapters" if version == "adapters-v2" else "adapters-v2"
     bucket.stop()
