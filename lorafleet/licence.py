@@ -27,10 +27,12 @@ EXAONE_NC = Licence(
 )
 
 # The owner on the hub (also as the hub's cache writes it, models--LGAI-EXAONE--...), a published model's own name, the
-# licence's title, or the field of a model card. A model that is merely *called* exaone-something needs no licence.
+# licence's title, the field of a model card, or what a mirror noted (lorafleet.json). A model that is merely *called*
+# exaone-something needs no licence.
 _EXAONE = (
     r"\blgai-exaone\b|\bexaone-(?:deep-)?\d[\d.]*-\d+(?:\.\d+)?b-instruct\b|\bexaone-deep-\d+(?:\.\d+)?b\b"
     r"|\bexaone\s+ai\s+model\s+licen[cs]e|^\s*license_name:\s*[\"']?exaone\b"
+    r"|[\"']licence[\"']:\s*[\"']exaone-nc\b"
 )
 
 

@@ -35,6 +35,7 @@ class PlannedBase:
     architecture: str
     license: str
     size_bytes: int | None
+    licence_accepted: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +267,7 @@ def _planned_base(fleet: Fleet, facts: models.BaseFacts | None) -> PlannedBase:
         architecture=base.architecture,
         license=base.license,
         size_bytes=facts.size_bytes if facts else None,
+        licence_accepted=base.licence_accepted,
     )
 
 

@@ -153,7 +153,7 @@ Digest = Annotated[
     Text(
         r"sha256:[0-9a-f]{64}",
         "sha256: and 64 lower-case hexadecimal digits",
-        "Work the digest out with `lorafleet digest FOLDER` and paste all of what it prints.",
+        "Paste all of what `lorafleet adapter list NAME` shows, or `lorafleet digest FOLDER` for a folder.",
     ),
 ]
 Revision = Annotated[

@@ -158,7 +158,10 @@ class AliasMiddleware:
         name = target.served_name
         if name != asked:
             document["model"] = name
-            body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+            try:
+                body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+            except UnicodeEncodeError:  # half a surrogate pair: escaped, as it came
+                body = json.dumps(document).encode()
             headers = [(key, value) for key, value in scope["headers"] if key != b"content-length"]
             scope = {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
         self.in_flight[name] = self.in_flight.get(name, 0) + 1

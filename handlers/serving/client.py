@@ -55,7 +55,7 @@ class EngineClient:
         try:
             status, body, _ = self.request(method, path, document, timeout_s)
         except (OSError, http.client.HTTPException) as error:
-            raise ServingError(f"{doing}: the engine does not answer ({error!r})", SEE_LOG) from None
+            raise ServingError(f"{doing}: the engine does not answer ({error!r})", SEE_LOG, transient=True) from None
         if status != 200 and status not in also:
             raise ServingError(f"{doing}: the engine answered {status}: {message_of(body)}", SEE_LOG)
         return body

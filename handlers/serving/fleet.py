@@ -67,6 +67,7 @@ class Fleet:
                 f"check that {name} was trained for this base model (its modules carry EXAONE's names: q_proj, "
                 "k_proj, v_proj, out_proj, c_fc_0, c_fc_1, c_proj) and is a plain LoRA; then release it again",
                 "load_failed",
+                transient=error.transient,
             ) from None
         with self.changed:
             self.loaded[served] = adapter

@@ -37,7 +37,7 @@ class AdaptersFailedError(Exception):
     @property
     def heals(self) -> bool:
         """Whether all of it may come right without another manifest."""
-        return all(error.reason in HEALS for _, error in self.errors)
+        return all(error.reason in HEALS or error.transient for _, error in self.errors)
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,10 @@ class Follower(threading.Thread):
             pause_s = min(pause_s * 2, LAST_RETRY_S)
 
     def take_over(self, wanted: Manifest) -> None:
-        check_same_base(self.engine.base, wanted.base)
-        check_room(self.current, wanted, self.fleet.max_live)
         self.pending = wanted
         self.report.follow(wanted)
+        check_same_base(self.engine.base, wanted.base)
+        check_room(self.current, wanted, self.fleet.max_live)
         times = [time.monotonic()]
         try:
             new = self.fleet.claim(wanted.versions)
@@ -156,6 +156,7 @@ class Follower(threading.Thread):
             self.load(fetched.adapters, names)
             times.append(time.monotonic())
             self.probe(fetched.adapters, names)
+            self.check_harmless(fetched.adapters)
             times.append(time.monotonic())
             self.interrupted()
             self.switch(wanted)
@@ -171,9 +172,9 @@ class Follower(threading.Thread):
             f"serving the manifest {wanted.digest[:12]}: {', '.join(told(version) for version in wanted.versions)} "
             f"(fetched in {fetch_s:.2f} s, loaded in {load_s:.2f} s, probed in {probe_s:.2f} s)"
         )
+        self.check_base()
         for version in wanted.versions:
             self.served(version)
-        self.check_base()
 
     def switch(self, wanted: Manifest) -> None:
         try:
@@ -209,6 +210,20 @@ class Follower(threading.Thread):
             )
         self.report.step(names, WAITING)
 
+    def check_harmless(self, adapters: Sequence[StoredAdapter]) -> None:
+        """With the new versions loaded and asked, the base model must answer as before; else none of them is served."""
+        if not adapters:
+            return
+        try:
+            self.ask_base()
+        except ServingError as error:
+            self.stop_if_engine_ended()
+            self.check_base()  # was it them alone?
+            raise AdaptersFailedError([(each.version, error.because("probe_failed")) for each in adapters]) from None
+
+    def ask_base(self) -> None:
+        base_check.check_again(self.fleet.client, self.engine.base.name, self.engine.answers, self.engine.dtype)
+
     def check_base(self) -> None:
         """The base model must answer as before; wrong answers are worse than none. A newer manifest goes first, and has
         its own check afterwards."""
@@ -216,7 +231,7 @@ class Follower(threading.Thread):
             if self.ended.is_set() or not self.watch.is_newest(self.handled):
                 return
             try:
-                base_check.check_again(self.fleet.client, self.engine.base.name, self.engine.answers, self.engine.dtype)
+                self.ask_base()
                 return
             except ServingError as error:
                 self.stop_if_engine_ended()
@@ -230,9 +245,9 @@ class Follower(threading.Thread):
         self.report.failed(digest, error, retrying=False)
 
     def report_failed(self, digest: str, failure: AdaptersFailedError) -> None:
-        by_name: dict[str, ServingError] = {}
+        by_name: dict[str, tuple[Version, ServingError]] = {}
         for version, error in failure.errors:
-            by_name.setdefault(version.name, error)
+            by_name.setdefault(version.name, (version, error))
             self.say(f"the manifest {digest[:12]} is not taken over: {error.what}")
         first = failure.errors[0][1]
         self.report.failed(digest, first, retrying=failure.heals, adapters=by_name)
@@ -295,7 +310,8 @@ def check_room(current: Manifest, wanted: Manifest, max_live: int) -> None:
         raise ServingError(
             f"the manifest needs {len(needed)} versions of adapters side by side while it is taken over, and this "
             f"server was started with room for {max_live}",
-            "restart the server: it then makes room for what the manifest holds; or change fewer adapters at a time",
+            "change fewer adapters at a time; or restart the server, which then makes room for what the manifest holds "
+            "(`pulumi up --replace URN` of the server)",
             "too_many_adapters",
         )
 

@@ -180,7 +180,7 @@ class Launcher:
     def tell_failed(
         self, wanted: Manifest, errors: Sequence[tuple[Version, ServingError]], first: ServingError, again: bool
     ) -> None:
-        self.report.failed(wanted.digest, first, again, {version.name: error for version, error in errors})
+        self.report.failed(wanted.digest, first, again, {version.name: (version, error) for version, error in errors})
 
     def start_engine(self, command: flags.EngineCommand, machine: hardware.Hardware) -> None:
         assert self.routes is not None

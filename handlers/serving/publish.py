@@ -17,6 +17,7 @@ from handlers.serving.remote import Remote
 from handlers.serving.state import now
 
 TELL_AGAIN_S = 600.0
+FIRST_RETRY_S = 1.0
 
 
 class Publisher(threading.Thread):
@@ -69,6 +70,7 @@ class Publisher(threading.Thread):
     def run(self) -> None:
         due = time.monotonic() + self.remote.heartbeat_s
         retry_at: float | None = None
+        pause_s = FIRST_RETRY_S
         while True:
             with self.news:
                 until = min(due, retry_at or due)
@@ -85,7 +87,8 @@ class Publisher(threading.Thread):
                 self.beat()
             if retry_at is None or now_s >= retry_at:
                 well = self.write_all()
-                retry_at = None if well else time.monotonic() + self.remote.heartbeat_s
+                retry_at = None if well else time.monotonic() + pause_s
+                pause_s = FIRST_RETRY_S if well else min(pause_s * 2, self.remote.heartbeat_s)
                 if well and self.remote.write_gap_s:
                     with self.news:  # not more often than the store takes it
                         if not self.ending:

@@ -18,8 +18,8 @@ from handlers.serving.errors import ServingError
 MAX_BYTES = 1024 * 1024 + 1
 """how much is read at most: a byte more than a manifest may have"""
 CONNECT_S, READ_S = 3.0, 5.0
-SETTLED_NS = 1_000_000_000
 """time limits of one call to a bucket; whoever calls tries again later"""
+SETTLED_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Found:
     content: bytes
     stamp: object
     """equal for equal content at one path; given back to `read` so that it can say "unchanged" cheaply"""
+    write: object
+    """which write it comes from: the same content, written or renewed again, has another one"""
 
 
 class Remote(ABC):
@@ -84,7 +86,7 @@ class Folder(Remote):
                 # A file that changed a moment ago may change again within the same tick of the file system's clock:
                 # it is read once more the next time.
                 settled = time.time_ns() - status.st_mtime_ns > SETTLED_NS
-                return Found(stream.read(MAX_BYTES), found if settled else None)
+                return Found(stream.read(MAX_BYTES), found if settled else None, found)
         except FileNotFoundError:
             raise missing(self.at(path)) from None
         except OSError as error:
@@ -168,7 +170,7 @@ class Bucket(Remote):
                 if_generation_match=blob.generation, end=MAX_BYTES - 1 if (blob.size or 0) > MAX_BYTES else None,
                 retry=None, timeout=(CONNECT_S, READ_S),
             )  # fmt: skip
-            return Found(content, blob.generation)
+            return Found(content, blob.generation, blob.generation)
 
     def write(self, path: str, content: bytes, **conditions: Any) -> None:
         with self.told(path, "written", "roles/storage.objectUser"):

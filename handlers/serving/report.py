@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from handlers.serving.errors import ServingError
-from handlers.serving.manifest import AdapterSpec, Manifest
+from handlers.serving.manifest import AdapterSpec, Manifest, Version
 from handlers.serving.state import StateFile, now, said
 
 # states of an adapter
@@ -61,16 +61,17 @@ class Report:
         digest: str | None,
         error: ServingError,
         retrying: bool,
-        adapters: Mapping[str, ServingError] | None = None,
+        adapters: Mapping[str, tuple[Version, ServingError]] | None = None,
     ) -> None:
-        """The manifest is not taken over. `adapters`: the faults of single ones by name, else it is the whole's."""
+        """The manifest is not taken over. `adapters`: the faults of single ones by name, with the version at fault (it
+        may be the canary); else it is the whole's."""
         with self.state.lock:
             state = FOLLOWING if retrying else REFUSED
             self.release = {"digest": digest, "state": state, "error": fault(error, retrying)}
             for name in self.names():
                 one = (adapters or {}).get(name)
                 if one is not None:
-                    self._row(name, FAILED, fault(one, retrying))
+                    self._row(name, FAILED, {**fault(one[1], retrying), "digest": one[0].digest})
                 else:
                     self._row(name, SERVING if self._as_wanted(name) else WAITING)
             self._write()

@@ -18,6 +18,7 @@ class Reading:
     number: int
     """1, 2, 3 ...: greater is newer"""
     raw: bytes
+    write: object = None
 
 
 class ManifestWatch(threading.Thread):
@@ -55,8 +56,9 @@ class ManifestWatch(threading.Thread):
             self.failures, self.error = 0, None
             if found is None:
                 return stamp
-            if self.newest is None or found.content != self.newest.raw:
-                self.newest = Reading(self.newest.number + 1 if self.newest else 1, found.content)
+            # Written again as it was: somebody wants it tried again.
+            if self.newest is None or (found.content, found.write) != (self.newest.raw, self.newest.write):
+                self.newest = Reading(self.newest.number + 1 if self.newest else 1, found.content, found.write)
                 self.news.notify_all()
             return found.stamp
 

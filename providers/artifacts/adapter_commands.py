@@ -199,8 +199,8 @@ def pull(version: str, folder: Path, stack: str, store_url: str | None, as_json:
 def prune(dry_run: bool, yes: bool, older_than: float, stack: str, store_url: str | None, as_json: bool) -> None:
     """Remove adapters that nothing refers to.
 
-    Kept is what any stack's file, any manifest or server, or the last two releases of any environment name, and
-    whatever was pushed lately.
+    Kept is what any stack's file, any manifest or server, or the last two served releases of any environment (and those
+    told since) name, and whatever was pushed lately.
     """
     root, store = find_root(Path.cwd()), store_of(stack, store_url)
     plan = plan_prune(store, root, older_than=datetime.timedelta(days=older_than))

@@ -87,6 +87,7 @@ def _changes(url: Callable[[Place, str], str], place: Place) -> dict[str, Any]:
         "elsewhere": {"a": {"source": "hf://owner/a", "revision": "4" * 40}},
         "image": f"registry.example/serving@sha256:{'5' * 64}",
         "followTimeoutS": 10,
+        "licenceAccepted": "exaone-nc",
     }
 
 

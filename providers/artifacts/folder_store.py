@@ -196,7 +196,8 @@ class FolderStore:
         """A new file in `.store/`. It is locked while its writer lives; one without a lock is left from a kill."""
         with self._lock() as own:
             for left in own.glob("new-*"):
-                with left.open("rb") as old, contextlib.suppress(BlockingIOError):
+                # A writer removes its own file without our lock, perhaps between our look and the opening.
+                with contextlib.suppress(BlockingIOError, FileNotFoundError), left.open("rb") as old:
                     fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     left.unlink()
             temporary = own / f"new-{secrets.token_hex(8)}"

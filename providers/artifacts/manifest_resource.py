@@ -17,7 +17,9 @@ from . import layout
 from .store import NOT_THERE, Blob, ConflictError, DeniedError, Store, StoreError, open_store
 
 if TYPE_CHECKING:
-    # The others of this folder are imported where they are needed: programs wait for what is imported here.
+    # Others are imported where they are needed: programs wait for what is imported here.
+    from lorafleet.licence import Licence
+
     from .followers import Verdict
 
 # How long a store that does not answer is asked again: for a preview, and where the work depends on it.
@@ -53,6 +55,7 @@ class Elsewhere(kit.Model):
 class ManifestInputs(kit.Inputs):
     """store: URL; environment: the stack. adapters: {public name: digest}. image: part of the release, for its record.
 
+    licence_accepted: the base model's licence, where it has one that must be accepted (`lorafleet.licence`).
     follow_timeout_s: how long an update waits until every running server serves the new digests.
     """
 
@@ -63,6 +66,7 @@ class ManifestInputs(kit.Inputs):
     canaries: dict[str, Canary] = Field(default_factory=dict)
     elsewhere: dict[str, Elsewhere] = Field(default_factory=dict)
     image: Annotated[str, Field(pattern=r"@sha256:[0-9a-f]{64}$")] | None = None
+    licence_accepted: Annotated[str, Field(pattern=r"^exaone-nc$")] | None = None
     follow_timeout_s: Annotated[int, Field(ge=1, le=7200)] = 300
 
 
@@ -103,9 +107,17 @@ class Manifest(kit.Resource[ManifestInputs, ManifestOutputs]):
             found = await asyncio.gather(
                 *(asyncio.to_thread(_look_up, store, name, digest) for _, name, digest in wanted)
             )
+            licence = await asyncio.to_thread(_licence_of, store, inputs.base_model.source)
         except StoreError as error:  # not reachable from here and now; writing the manifest will tell
             await ctx.warn(f"the store can't be asked whether it has these adapters\n{error}")
             return
+        if licence is not None and inputs.licence_accepted != licence.id:
+            yield kit.Problem(
+                ("licenceAccepted",),
+                f"the base model was mirrored under a licence that must be accepted: {licence.title}",
+                f"licenceAccepted: {licence.id}, and `purpose`, under baseModel of the declaration",
+                f"read {licence.url}; it allows {licence.terms}",
+            )
         for (path, name, digest), (there, hold) in zip(wanted, found, strict=True):
             if not there:
                 yield kit.Problem(
@@ -118,8 +130,22 @@ class Manifest(kit.Resource[ManifestInputs, ManifestOutputs]):
                 await ctx.warn(f"{name} {digest[:19]}… is held back: {hold}")
 
     async def find(self, ctx: kit.Context, inputs: ManifestInputs) -> Sequence[kit.Leftover]:
-        written = await _in_thread(_read, open_store(inputs.store, retry_s=_PATIENCE_S), inputs.environment)
-        return [kit.Leftover(_url(inputs))] if written else []
+        from .followers import Followers
+
+        store = open_store(inputs.store, retry_s=_PATIENCE_S)
+        blob = await _in_thread(_read, store, inputs.environment)
+        try:
+            document: dict[str, Any] = json.loads(blob.data) if blob else {}
+            _inputs_of(document, inputs.store, inputs.environment, None)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return []  # nothing, or no manifest: it is written anew
+        if verdicts := await _in_thread(Followers(store, inputs.environment, document).look):
+            servers = ", ".join(verdict.server for verdict in verdicts)
+            await ctx.warn(
+                f"{_url(inputs)} is there already, and servers follow it ({servers}); this stack takes it over. "
+                "If they are another stack's, give one of the two another name or another store"
+            )
+        return [kit.Leftover(_url(inputs))]
 
     def preview(self) -> Mapping[str, Callable[[ManifestInputs], Any]]:
         return {
@@ -151,7 +177,10 @@ class Manifest(kit.Resource[ManifestInputs, ManifestOutputs]):
             await ctx.warn(f"this release is not noted in the history that rollbacks use\n{error}")
         except StoreError as error:
             raise _told(error) from None
-        await _in_thread(_write, store, inputs.environment, document)
+        followers = Followers(store, inputs.environment, document)
+        refusals = [verdict for verdict in await _in_thread(followers.look) if verdict.failed]
+        await _in_thread(_write, store, inputs.environment, document, bool(refusals))
+        followers.forgive(refusals)
         ctx.exists(outputs.url, outputs)
         # Once it is written, no prune takes anything away that it names; one may have done so just before.
         for _, name, digest in _stored(inputs):
@@ -161,7 +190,6 @@ class Manifest(kit.Resource[ManifestInputs, ManifestOutputs]):
                     next_action=f"push it again (lorafleet adapter push FOLDER --name {name} "
                     f"--stack {inputs.environment}), then run `pulumi up`",
                 )
-        followers = Followers(store, inputs.environment, document)
         verdicts = await followers.settle(ctx, inputs.follow_timeout_s)
         if failed := [verdict for verdict in verdicts if verdict.failed]:
             raise _not_followed(failed, inputs)
@@ -188,7 +216,9 @@ class Manifest(kit.Resource[ManifestInputs, ManifestOutputs]):
             reason = f"{resource_id} is not a manifest any more; `pulumi up` writes it again"
             return kit.Reading(inputs, _outputs(inputs).model_copy(update={"digest": ""}), (reason,))
         verdicts = await _in_thread(Followers(store, environment, document).look)
-        unhealthy = tuple(f"{verdict.about}; `pulumi up` waits for it" for verdict in verdicts if verdict.failed)
+        unhealthy = tuple(
+            f"{verdict.about}; `pulumi up` waits for it" for verdict in verdicts if verdict.state != "follows"
+        )
         return kit.Reading(found, _outputs(found), unhealthy)
 
     async def delete(self, ctx: kit.Context, resource_id: str, inputs: ManifestInputs | None) -> None:
@@ -215,15 +245,28 @@ def _look_up(store: Store, name: str, digest: str) -> tuple[bool, str]:
         return there, "its hold can't be read"
 
 
+def _licence_of(store: Store, source: str) -> Licence | None:
+    """The licence of a base model that was mirrored into this store; what lies elsewhere is checked by its name."""
+    if not source.startswith(f"{store.url}/models/"):
+        return None
+    from lorafleet.licence import needed
+
+    blob = store.read(f"{source.removeprefix(f'{store.url}/').rstrip('/')}/{layout.METADATA}")
+    return needed(blob.data.decode(errors="replace")) if blob else None
+
+
 def _read(store: Store, environment: str) -> Blob | None:
     return store.read(layout.manifest(environment))
 
 
-def _write(store: Store, environment: str, document: dict[str, Any]) -> None:
+def _write(store: Store, environment: str, document: dict[str, Any], again: bool) -> None:
+    """Writes the manifest if it says something else; `again`: else makes servers that refused it try once more."""
     path, blob = layout.manifest(environment), _read(store, environment)
     data = (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode()
     if blob is None or blob.data != data:
         store.write(path, data, expected=blob.generation if blob else NOT_THERE)
+    elif again:
+        store.renew(path, expected=blob.generation)
 
 
 def _remove(store: Store, environment: str) -> None:
@@ -282,6 +325,7 @@ def _inputs_of(
         canaries=canaries,
         elsewhere=elsewhere,
         image=state.image if state else None,
+        licence_accepted=state.licence_accepted if state else None,
         follow_timeout_s=state.follow_timeout_s if state else 300,
     )
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .references import referenced
-from .store import ConflictError, Store
-from .versions import Version, list_versions
+from .store import NOT_THERE, ConflictError, Store, StoreError
+from .versions import Version, list_versions, look_at, metadata_path
 
 # A push that was ended in the middle may be repeated; one that takes longer than this is not at work any more.
 HALF_DONE = datetime.timedelta(days=1)
-_LOOK_AGAIN_S = 5.0
+# Versions that lack their metadata for a moment, while all that may name them is read.
+_AT_ONCE = 20
+_PUSHED = "it was pushed again at this moment"
+_GONE = ", but another prune has removed files of it: push it again"
 
 
 @dataclass(frozen=True)
@@ -77,33 +80,79 @@ def plan_prune(
 def prune(store: Store, root: Path, plan: Plan) -> Pruned:
     """Do what a plan says, except for what was pushed again or came into use meanwhile.
 
-    Metadata goes first: from then on the version does not exist. Everything goes only in the generation that the plan
-    saw, so a push of the same content at this moment is safe (`providers.artifacts.put`).
+    Metadata goes first: from then on the version does not exist. Then everything that may name it is read once more,
+    and only what is still not named loses its files; the rest gets its metadata back. Whoever names a version looks
+    afterwards whether its metadata is there. So either this sees the name, or he sees that the version is gone.
+
+    Everything goes only in the generation that the plan saw, so a push of the same content at this moment is safe
+    (`providers.artifacts.put`).
     """
     removed: list[str] = []
     spared: dict[str, str] = {}
     freed = 0
-    named, looked_at = referenced(store, root), time.monotonic()
-    for version in plan.remove:
-        if time.monotonic() - looked_at > _LOOK_AGAIN_S:
-            named, looked_at = referenced(store, root), time.monotonic()
-        where = named.get(version.digest)
-        if where is not None:
-            spared[str(version)] = f"{where} refers to it now"
-            continue
-        entry = version.metadata_entry
-        try:
-            if entry is not None:
-                store.delete(entry.path, expected=entry.generation)
-            elif store.read(f"{version.folder}/lorafleet.json") is not None:
-                raise ConflictError("")
-        except ConflictError:
-            spared[str(version)] = "it was pushed again at this moment"
-            continue
-        for file in version.files.values():
-            # A push of the same content has taken this one: it stays.
-            with contextlib.suppress(ConflictError):
-                if store.delete(file.path, expected=file.generation):
-                    freed += file.size
-        removed.append(str(version))
+    for first in range(0, len(plan.remove), _AT_ONCE):
+        batch = plan.remove[first : first + _AT_ONCE]
+        hidden, kept = _hide(store, root, batch)
+        spared |= kept
+        for version in hidden:
+            for file in version.files.values():
+                # A push of the same content has taken this one: it stays.
+                with contextlib.suppress(ConflictError):
+                    if store.delete(file.path, expected=file.generation):
+                        freed += file.size
+            removed.append(str(version))
     return Pruned(tuple(removed), freed, spared)
+
+
+def _hide(store: Store, root: Path, batch: Iterable[Version]) -> tuple[list[Version], dict[str, str]]:
+    """Removes the metadata of versions; returns those that may lose their files, and {version: why it is spared}."""
+    named = referenced(store, root)
+    spared = {str(version): _in_use(named[version.digest]) for version in batch if version.digest in named}
+    hidden: list[tuple[Version, bytes | None]] = []
+    try:
+        for version in batch:
+            if str(version) in spared:
+                continue
+            entry, blob = version.metadata_entry, store.read(metadata_path(version.kind, version.name, version.digest))
+            if (blob.generation if blob else None) != (entry.generation if entry else None):
+                spared[str(version)] = _PUSHED
+                continue
+            # Before it is removed: if this is interrupted in the middle of the removal, it is written back.
+            hidden.append((version, blob.data if blob else None))
+            if blob is not None and entry is not None:
+                try:
+                    store.delete(entry.path, expected=entry.generation)
+                except ConflictError:
+                    hidden.pop()
+                    spared[str(version)] = _PUSHED
+        named = referenced(store, root)
+    except BaseException:
+        # A store that does not answer now has nothing to be told; what went wrong first is what people have to know.
+        with contextlib.suppress(StoreError):
+            for version, metadata in hidden:
+                _show(store, version, metadata)
+        raise
+    for version, metadata in hidden:
+        if version.digest in named:
+            whole = _show(store, version, metadata)
+            spared[str(version)] = _in_use(named[version.digest]) + ("" if whole else _GONE)
+    return [version for version, _ in hidden if str(version) not in spared], spared
+
+
+def _show(store: Store, version: Version, metadata: bytes | None) -> bool:
+    """Writes the metadata of a version back; False if files of it are gone. `metadata`: None if it was half-done."""
+    if metadata is None:
+        return True
+    # Another prune may have planned to remove them as files of a half-done version: now it can't any more.
+    for file in version.files.values():
+        with contextlib.suppress(ConflictError):  # gone, or a push has just done the same
+            store.renew(file.path, expected=file.generation)
+    if not version.files.keys() <= look_at(store, version.kind, version.name, version.digest).files.keys():
+        return False
+    with contextlib.suppress(ConflictError):  # a push has made it anew, or it was never removed
+        store.write(metadata_path(version.kind, version.name, version.digest), metadata, expected=NOT_THERE)
+    return True
+
+
+def _in_use(where: str) -> str:
+    return f"{where} refers to it now"

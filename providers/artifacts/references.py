@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 from lorafleet.errors import LorafleetError
 
 from . import layout
+from .release_records import parse, was_served
 from .store import Store
 
 # Read as text, and not as what they mean: a file that another version of this program wrote, or one with a mistake in
 # it, must not lead to a loss. Too much is kept that way, never too little.
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})(?![0-9a-f])")
-# The current release and the one before it, which a rollback restores.
+# The current release and the one before it, which a rollback restores: of those that were served.
 _RELEASES = 2
 
 
@@ -69,20 +69,31 @@ def _releases(store: Store) -> Iterator[tuple[str, str]]:
     environments: dict[str, list[str]] = {}
     for entry in store.list(layout.RELEASES):
         parts = entry.path.split("/")
-        environments.setdefault(parts[1] if len(parts) > 2 else "", []).append(entry.path)
-    for paths in environments.values():
-        seen: list[object] = []
-        for path in sorted(paths, reverse=True):  # their names sort by time
-            text = _text(store, path)
-            try:
-                release: object = json.loads(text)["releaseDigest"]
-            except (ValueError, LookupError, TypeError):
-                release = path  # can't be read: counts as one of its own, and keeps what it names
-            if release not in seen:
-                if len(seen) == _RELEASES:
-                    break
-                seen.append(release)
-            yield path, text
+        if len(parts) == 3:
+            environments.setdefault(parts[1], []).append(entry.path)
+        else:  # nothing that this program writes
+            yield entry.path, _text(store, entry.path)
+    for environment, paths in environments.items():
+        yield from _releases_of(store, environment, sorted(paths, reverse=True))
+
+
+def _releases_of(store: Store, environment: str, paths: list[str]) -> Iterator[tuple[str, str]]:
+    """The records (newest first) down to the second release that was served, whatever stands between them.
+
+    A record is written before the manifest, so a release that failed has one too. A rollback passes over it, and so it
+    must not take the place of one that a rollback goes to.
+    """
+    served: set[str] = set()
+    for path in paths:
+        text = _text(store, path)
+        name = path.removeprefix(layout.releases(environment)).removesuffix(".json")
+        record = parse(name, text.encode())
+        # What can't be read keeps what it names, and counts as nothing to go back to.
+        if record is not None and record.digest not in served and was_served(store, environment, record):
+            if len(served) == _RELEASES:
+                return
+            served.add(record.digest)
+        yield path, text
 
 
 def _text(store: Store, path: str) -> str:

@@ -130,7 +130,7 @@ def rollback(env: str, to: str | None, dry_run: bool, force: str | None, as_json
 @_json
 @_reported
 def history(env: str, as_json: bool) -> None:
-    """Print which releases `pulumi up` has brought to ENV, newest first."""
+    """Print which releases ENV was told to serve, newest first; those that failed are among them."""
     found = document.read(_root(), env)
     past = read_history(open_store(found.fleet_without_release().store_url), env)
     current = pins.digest(found.release)

@@ -14,14 +14,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from lorafleet.errors import LorafleetError, listed, shown
 from lorafleet.release import pins
+from lorafleet.values import AdapterName, Digest
 
 from . import layout
 from .parallel import run_all
 from .store import NOT_THERE, Store
 
 _SHOWN = 5
+# They become parts of paths.
+_VERSIONS = TypeAdapter(dict[AdapterName, Digest])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +93,23 @@ def history(store: Store, environment: str) -> History:
     records, unreadable = [], []
     for path, blob in sorted(zip(paths, blobs, strict=True), reverse=True, key=lambda pair: pair[0]):
         name = path.removeprefix(folder).removesuffix(".json")
-        record = _record(name, blob.data) if blob else None
+        record = parse(name, blob.data) if blob else None
         if record is None:
             unreadable.append(name)
         else:
             records.append(record)
     return History(tuple(records), tuple(unreadable))
+
+
+def was_served(store: Store, environment: str, record: Record) -> bool:
+    """Whether servers have marked every version of the release as served, canaries too, each after its probes.
+
+    Raises StoreError.
+    """
+    versions = list(record.release["adapters"].items())
+    versions += [(name, canary["digest"]) for name, canary in record.release.get("canaries", {}).items()]
+    marks = [layout.served(environment, name, digest) for name, digest in versions]
+    return all(blob is not None for blob in run_all(store.read, marks))
 
 
 def save_block(store: Store, environment: str, release: Mapping[str, Any], text: str) -> None:
@@ -117,12 +133,15 @@ def saved_block(store: Store, environment: str, digest: str) -> str | None:
         return None
 
 
-def _record(name: str, data: bytes) -> Record | None:
+def parse(name: str, data: bytes) -> Record | None:
+    """The record of this name (the object's, without its folder and `.json`); None if it can't be read."""
     try:
         document = json.loads(data)
         release = pins.normalised(document["release"])
-        if not (isinstance(release["baseModel"], dict) and isinstance(release["adapters"], dict)):
+        if not isinstance(release["baseModel"], dict):
             return None
+        _VERSIONS.validate_python(release["adapters"])
+        _VERSIONS.validate_python({key: canary["digest"] for key, canary in release.get("canaries", {}).items()})
         by, manifest = document.get("by"), document.get("manifestDigest")
         # Worked out anew: how the release was digested then must not decide what differs now.
         return Record(name, str(document["at"]), by and str(by), release, pins.digest(release), manifest)

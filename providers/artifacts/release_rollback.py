@@ -10,11 +10,9 @@ from lorafleet.declaration import Fleet
 from lorafleet.errors import LorafleetError
 from lorafleet.release import document, pins
 
-from . import layout
-from .parallel import run_all
 from .release_proposal import Proposal, check_base_files, check_version, look_up
 from .release_reasons import Reasons
-from .release_records import Record, history, saved_block
+from .release_records import Record, history, saved_block, was_served
 from .store import Store, open_store
 
 
@@ -75,7 +73,7 @@ def _chosen(
         return past.find(to, where), ()
     skipped: list[Record] = []
     for record in past.others(current):
-        if _was_served(store, environment, record):
+        if was_served(store, environment, record):
             return record, tuple(skipped)
         skipped.append(record)
     unreadable = f", {len(past.unreadable)} that can't be read" if past.unreadable else ""
@@ -88,12 +86,6 @@ def _chosen(
         next_action="Look at `git log` of this file: an earlier release block can be put back by hand."
         + (" Or name a record with --to (`lorafleet release history`)." if skipped else ""),
     )
-
-
-def _was_served(store: Store, environment: str, record: Record) -> bool:
-    """Whether servers have marked every adapter of the release as served, each after its probes."""
-    marks = [layout.served(environment, name, digest) for name, digest in record.release["adapters"].items()]
-    return all(blob is not None for blob in run_all(store.read, marks))
 
 
 def _check(environment: str, record: Record, store: Store, reasons: Reasons, fleet: Fleet) -> None:

@@ -38,6 +38,7 @@ def manifest(name: str, fleet: Plan, opts: pulumi.ResourceOptions | None = None)
                 if not adapter.stored
             },
             "image": fleet.image,
+            "licence_accepted": fleet.base.licence_accepted,
             "follow_timeout_s": fleet.rollout.timeout_s,
         },
         opts,

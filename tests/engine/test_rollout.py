@@ -83,7 +83,11 @@ def test_a_refused_release_is_told_and_the_old_one_goes_on(project: StackProject
     again = project.up()  # nothing was changed, and it is still not served
     assert again.code != 0
     assert "it answers garbage (stand-in)" in again.output
+    project.behave()  # what was wrong is put right: `up` makes the server try once more
+    project.up().ok()
+    assert served(project) == {name: project.digests["adapters-v2", name] for name in NAMES}
 
+    project.behave(refuse=bad)
     release(project, "adapters")
     project.up().ok()
     assert served(project) == old

@@ -276,6 +276,33 @@ refuse("NaN in F16", finite, number(b"\x01\x7e", "F16"))
 refuse("infinity in F16", finite, number(b"\x00\xfc", "F16", place=-2))
 refuse("NaN in BF16", finite, number(b"\xc0\x7f", "BF16"))
 refuse("infinity in BF16", finite, number(b"\x80\xff", "BF16", place=-2))
+huge = "weights that are too large"
+
+
+def times(factor: float) -> Change:
+    """All numbers of lora_B are multiplied."""
+
+    def change(found: dict[str, tuple[str, list[int], bytes]]) -> None:
+        for name, (dtype, shape, numbers) in list(found.items()):
+            if ".lora_B." in name:
+                count = len(numbers) // 4
+                scaled = [factor * one for one in struct.unpack(f"<{count}f", numbers)]
+                found[name] = (dtype, shape, struct.pack(f"<{count}f", *scaled))
+
+    return tensors(change)
+
+
+# The demo's adapter has alpha 16 and rank 8, so the largest weight is 65504 / 2 = 32752.
+refuse("weights times 1e18", huge, times(1e18))
+refuse("one weight just above what servers take", huge, number(struct.pack("<f", 32752.004), place=-4))
+refuse("one weight in F16 just above what servers take", huge, number(struct.pack("<e", -32768), "F16"))
+refuse("one weight in BF16 just above what servers take", huge, number(b"\x00\x47", "BF16"))  # 32768
+refuse("a weight that alpha makes huge", huge, both(config(lora_alpha=800), number(struct.pack("<f", 656))))
+refuse(
+    "a weight that alpha makes huge by the root of the rank",
+    huge,
+    both(config(lora_alpha=800, use_rslora=True), number(struct.pack("<f", 232))),
+)
 refuse("lora_A without lora_B", "one half of a pair", tensors(lambda found: found.pop(f"{LAYER}.lora_B.weight")))
 refuse("lora_B without lora_A", "one half of a pair", tensors(lambda found: found.pop(f"{LAYER}.lora_A.weight")))
 refuse("no tensors", "has no tensors", tensors(lambda found: found.clear()))
@@ -336,6 +363,7 @@ refuse("rank above the fleet's", "higher than the fleet takes", rank(64))
 alpha = "alpha is not usable"
 for label, value in {"nothing": None, "NaN": float("nan"), "infinite": float("inf"), "negative": -1}.items():
     refuse(f"alpha that is {label}", alpha, config(lora_alpha=value))
+refuse("alpha that servers refuse", "alpha is larger than servers take", config(lora_alpha=65505))
 refuse("alpha that is a text", alpha, config(lora_alpha="16"))
 for key, value in {
     "modules_to_save": ["lm_head"],
@@ -408,5 +436,10 @@ accept("tokens that the base has", added("added_tokens.json", b'{"<x>": 1535}'))
 accept("a link inside the folder", link_inside)
 accept("weights in BF16", number(b"\x80\x3f", "BF16"))
 accept("weights in F16", number(b"\x00\x3c", "F16"))
+accept("the largest weight", number(struct.pack("<f", -32752)))
+accept("the largest weight in F16", number(struct.pack("<e", 32752), "F16"))
+accept("the largest weight in BF16", number(b"\xff\x46", "BF16"))
+accept("the largest weight of all", both(config(lora_alpha=8), number(struct.pack("<f", 65504))))
+accept("a weight that a large alpha lets pass", both(config(lora_alpha=800), number(struct.pack("<f", 655))))
 accept("the highest rank", rank(16))
 accept("weights that change nothing", all_as("F32", 4))

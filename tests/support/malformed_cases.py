@@ -252,6 +252,8 @@ STRUCTURE = [
     Case("licence without a purpose", "baseModel",
          both(put("baseModel.license", "EXAONE AI Model License Agreement 1.1"),
               put("baseModel.licenceAccepted", "exaone-nc")), ("purpose",)),
+    Case("licence that a mirror noted", "baseModel", new_file("models/base/lorafleet.json",
+         b'{"version": 1, "licence": "exaone-nc"}'), ("exaone-nc",)),
     Case("licence in the model's folder", "baseModel", new_file("models/base/LICENSE",
          b"EXAONE AI Model License Agreement 1.1 - NC"), ("exaone-nc",)),
     Case("no licence", "baseModel.license", drop("baseModel.license"), ("missing",)),

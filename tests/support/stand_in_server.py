@@ -57,6 +57,7 @@ class Launcher:
         self.served: dict[str, Any] = json.loads(self.manifest_file.read_text())
         self.wanted = self.served
         self.refusal: dict[str, Any] | None = None
+        self.since, self.seen = now(), 0
         self.child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
 
     def say(self, phase: str, error: Any = None) -> None:
@@ -113,7 +114,7 @@ class Launcher:
             "manifest": {
                 "digest": digest_of(self.wanted),
                 "state": "refused" if self.refusal else "serving",
-                "since": now(),
+                "since": self.since,
                 "error": None,
             },
             "adapters": adapters,
@@ -124,15 +125,17 @@ class Launcher:
         """One look at the manifest."""
         told = behaviour()
         try:
+            written = self.manifest_file.stat().st_mtime_ns
             found = json.loads(self.manifest_file.read_text())
         except (OSError, ValueError):
             return
-        if told.get("deaf") or found == self.wanted:
+        if told.get("deaf") or (found == self.wanted and written == self.seen):
             return
+        self.seen = written
         time.sleep(told.get("followS", 0.05))
         bad = next((each for each in found["adapters"] if each["digest"] == told.get("refuse")), None)
         with self.lock:
-            self.wanted, self.refusal = found, None
+            self.wanted, self.refusal, self.since = found, None, now()
             if bad:
                 error = {
                     "reason": "probe_failed",

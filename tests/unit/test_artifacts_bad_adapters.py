@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from handlers.serving import check
+from handlers.serving.errors import ServingError
 from lorafleet import cli
 from lorafleet.load import load_stack
+from providers.artifacts import weights
 from providers.artifacts.fetch import parse_origin
 from providers.artifacts.folder_store import FolderStore
 from providers.artifacts.push import push
@@ -59,6 +62,26 @@ def test_accepted(name: str, project: Path, capsys: pytest.CaptureFixture[str]) 
     folder = next((project / "store/adapters/easycontract").iterdir())
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS, "lorafleet.json"]
     assert cli.main(["adapter", "verify"]) == 0
+
+
+def test_servers_refuse_the_same_weights() -> None:
+    assert weights.MAX_WEIGHT == check.MAX_WEIGHT
+
+
+WEIGHTS_ALONE = ("weights that are too large", "alpha is larger", "not finite")
+
+
+@pytest.mark.parametrize("name", [n for n, odd in REFUSED.items() if str(odd.says).startswith(WEIGHTS_ALONE)])
+def test_servers_refuse_it_too(name: str, project: Path) -> None:
+    REFUSED[name].change(project / "adapter")
+    with pytest.raises(ServingError, match=r"huge numbers|lora_alpha"):
+        check.check_adapter("easycontract", project / "adapter", 16)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_servers_take_it_too(name: str, project: Path) -> None:
+    ACCEPTED[name].change(project / "adapter")
+    assert check.check_adapter("easycontract", project / "adapter", 16) in (8, 16)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "UPPER", "", "a" * 70, "a b", ".hidden", "ключ", "a\nb"])

@@ -147,7 +147,8 @@ def test_prune_keeps_what_is_referred_to(run: Run, project: Path, store: FolderS
     store.write("status/local/server/0.json", json.dumps({"draining": [{"digest": digests[3]}]}).encode())
     # The newest release twice, then the one before it, then an older one.
     for second, digest in enumerate((digests[7], digests[6], digests[5], digests[5])):
-        record = {"release": {"adapters": {"a": digest}}, "releaseDigest": digest[7:]}
+        record = {"at": "x", "release": {"baseModel": {}, "adapters": {"a": digest}}, "releaseDigest": digest[7:]}
+        store.write(layout.served("prod", "a", digest), b"{}")
         at = datetime.datetime(2026, 1, 1, 0, 0, second, tzinfo=datetime.UTC)
         store.write(layout.release("prod", at, digest[7:]), json.dumps(record).encode())
     store.write("releases/dev/20260101T000000.000000Z-broken.json", f"broken {digests[8]}".encode())

@@ -295,6 +295,15 @@ def test_a_killed_writer_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "store/.store").glob("new-*")) == []
 
 
+def test_a_writer_that_ends_while_another_sweeps(tmp_path: Path) -> None:
+    """Its file is listed and can't be opened any more, like a link to nothing."""
+    store = FolderStore(tmp_path)
+    store.write("a", b"1")
+    (tmp_path / ".store/new-gone").symlink_to("nothing")
+    store.write("a", b"2")
+    assert (tmp_path / "a").read_bytes() == b"2"
+
+
 def test_objects_are_plain_files(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "store")
     store.write("manifests/local.json", b"{}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,9 @@ def look(tmp_path: Path) -> Callable[..., list[Verdict]]:
             file = tmp_path / "status" / "test" / name / "0.json"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(written if isinstance(written, str) else json.dumps(written))
+            if isinstance(written, dict) and "age" in written:
+                then = time.time() - float(written["age"])
+                os.utime(file, (then, then))
         return Followers(open_store(f"file://{tmp_path}"), "test", manifest(NEW)).look()
 
     return looked
@@ -73,13 +77,11 @@ def test_no_server_is_no_verdict(look: Callable[..., list[Verdict]]) -> None:
 @pytest.mark.parametrize(
     "gone",
     [
-        {"phase": "loading"},
+        {"phase": "fetching"},
+        {"phase": "loading"},  # with this release
         {"phase": "failed"},
         {"phase": "draining"},
-        {"updatedAt": "2026-01-01T00:00:00.000Z"},
-        {"updatedAt": None},
-        {"updatedAt": "yesterday"},
-        {"updatedAt": "2026-01-01T00:00:00"},
+        {"age": 3600},
         {"heartbeatS": "often"},
         {"baseModel": {"name": "another", "revision": None, "digest": BASE["digest"]}},
         {"baseModel": []},
@@ -108,6 +110,53 @@ def test_one_that_tries_again_is_waited_for_and_says_why(look: Callable[..., lis
     assert "the bucket does not answer" in verdict.about
 
 
+def test_one_that_starts_with_another_release_is_waited_for(look: Callable[..., list[Verdict]]) -> None:
+    """It is about to be ready with the former release, and may refuse this one."""
+    old = digest_of(manifest(OLD))
+    [verdict] = look(
+        server=status(phase="loading", manifestDigest=None, manifest={"digest": old, "state": "following"})
+    )
+    assert verdict.state == "pending"
+
+
+def test_clocks_may_differ(look: Callable[..., list[Verdict]], tmp_path: Path) -> None:
+    """A server whose clock is an hour behind is asked all the same; so is one that speaks while this looks on."""
+    behind = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)).isoformat()
+    [verdict] = look(server=status(**refusal("bad"), updatedAt=behind))
+    assert verdict.failed
+    followers = Followers(open_store(f"file://{tmp_path}"), "test", manifest(NEW))
+    look(server=status(**refusal("bad"), updatedAt="1", age=600))
+    assert [each.state for each in followers.look()] == ["silent"]
+    look(server=status(**refusal("bad"), updatedAt="2", age=600))
+    assert [each.state for each in followers.look()] == ["failed"]
+
+
+def test_a_refusal_that_was_forgiven_counts_again_when_it_is_new(
+    look: Callable[..., list[Verdict]], tmp_path: Path
+) -> None:
+    def refused(since: str) -> dict[str, Any]:
+        word = refusal("bad")
+        word["manifest"]["since"] = since
+        return status(**word)
+
+    followers = Followers(open_store(f"file://{tmp_path}"), "test", manifest(NEW))
+    look(server=refused("1"))
+    followers.forgive(followers.look())
+    [verdict] = followers.look()
+    assert verdict.state == "pending"
+    assert "it has not tried again yet" in verdict.about
+    look(server=refused("2"))
+    assert [each.state for each in followers.look()] == ["failed"]
+
+
+def test_the_canary_that_fails_is_named(look: Callable[..., list[Verdict]]) -> None:
+    word = refusal("bad")
+    canary = f"sha256:{'c' * 64}"
+    word["adapters"] = [{**word["adapters"][0], "error": {**word["adapters"][0]["error"], "digest": canary}}]
+    [verdict] = look(server=status(**word))
+    assert canary[:19] in verdict.about
+
+
 def test_one_that_refuses_has_failed_and_says_why(look: Callable[..., list[Verdict]]) -> None:
     [verdict] = look(server=status(**refusal("it answers\ngarbage")))
     assert verdict.failed
@@ -120,14 +169,10 @@ def test_a_refusal_with_a_strange_list_of_adapters(look: Callable[..., list[Verd
     assert verdict.failed
 
 
-def ago(seconds: float) -> str:
-    return (datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)).isoformat()
-
-
 def test_one_that_fell_silent_gets_a_heartbeat_to_come_back(look: Callable[..., list[Verdict]], tmp_path: Path) -> None:
     """The store may have been away, and the server with it; it is not a failure if it never comes back."""
     old = digest_of(manifest(OLD))
-    stale = status(updatedAt=ago(60), heartbeatS=0.1, manifestDigest=old, manifest={"digest": old, "state": "serving"})
+    stale = status(age=60, heartbeatS=0.1, manifestDigest=old, manifest={"digest": old, "state": "serving"})
     [verdict] = look(server=stale)
     assert verdict.state == "silent"
     assert not verdict.failed

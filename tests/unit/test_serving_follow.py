@@ -220,11 +220,11 @@ def test_since_changes_with_the_state_only(state: StateFile, tmp_path: Path) -> 
         ("b", None, "sha256:" + "3" * 64, "waiting"),
     ]
     error = ServingError("what", "next", "probe_failed")
-    report.failed(wanted.digest, error, False, {"b": error})
+    report.failed(wanted.digest, error, False, {"b": (version("b", "3"), error)})
     found = row()
     fault = {"what": "what", "next": "next", "reason": "probe_failed", "retrying": False}
     assert (found["manifest"]["state"], found["manifest"]["error"]) == ("refused", fault)
-    assert [(a["state"], a["error"]) for a in found["adapters"]] == [("waiting", None), ("failed", fault)]
+    assert [(a["state"], a["error"]) for a in found["adapters"]] == [("waiting", None), ("failed", {**fault, "digest": "sha256:" + "3" * 64})]
     assert found["manifestDigest"] == "1" * 64
 
     report.reach(ServingError("gone", "wait", "manifest_unreachable"))
@@ -339,15 +339,19 @@ def test_the_watch_gives_each_content_once_and_tells_of_trouble(tmp_path: Path) 
     assert first is not None
     assert (first.number, first.raw) == (1, b"1")
     until(lambda: reached == ["manifest_unreachable", None])
-    remote.write("manifests/local.json", b"1")  # written again, nothing new
     assert watch.newer_than(1, 0.6) is None
+    remote.write("manifests/local.json", b"1")  # written again as it was: to be tried again
+    again = watch.newer_than(1, 30)
+    assert again is not None
+    assert (again.number, again.raw) == (2, b"1")
+    assert watch.newer_than(2, 0.6) is None
     remote.write("manifests/local.json", b"2")
-    second = watch.newer_than(1, 30)
+    second = watch.newer_than(2, 30)
     assert second is not None
-    assert (second.number, second.raw) == (2, b"2")
+    assert (second.number, second.raw) == (3, b"2")
     remote.down = True
     until(lambda: reached[2:] == ["manifest_unreachable"])
     remote.down = False
     until(lambda: reached[3:] == [None])
-    assert watch.is_newest(2)
+    assert watch.is_newest(3)
     watch.stop()
