@@ -224,7 +224,10 @@ def test_since_changes_with_the_state_only(state: StateFile, tmp_path: Path) -> 
     found = row()
     fault = {"what": "what", "next": "next", "reason": "probe_failed", "retrying": False}
     assert (found["manifest"]["state"], found["manifest"]["error"]) == ("refused", fault)
-    assert [(a["state"], a["error"]) for a in found["adapters"]] == [("waiting", None), ("failed", {**fault, "digest": "sha256:" + "3" * 64})]
+    assert [(a["state"], a["error"]) for a in found["adapters"]] == [
+        ("waiting", None),
+        ("failed", {**fault, "digest": "sha256:" + "3" * 64}),
+    ]
     assert found["manifestDigest"] == "1" * 64
 
     report.reach(ServingError("gone", "wait", "manifest_unreachable"))
