@@ -36,7 +36,7 @@ variable "SOURCE_DATE_EPOCH" {
 }
 
 variable "CACHE" {
-  description = "A reference in a registry to keep build layers in, such as REGISTRY/cache; empty: none"
+  description = "A reference to keep build layers in, in a repository whose tags can be moved, so not in REGISTRY; empty: none"
   default     = ""
 }
 
@@ -87,9 +87,10 @@ function "cache_from" {
   result = CACHE == "" ? [] : ["type=registry,ref=${CACHE}:${name}"]
 }
 
+# A cache that can't be written fails no build.
 function "cache_to" {
   params = [name]
-  result = CACHE == "" ? [] : ["type=registry,ref=${CACHE}:${name},mode=max,image-manifest=true,oci-mediatypes=true"]
+  result = CACHE == "" ? [] : ["type=registry,ref=${CACHE}:${name},mode=max,image-manifest=true,oci-mediatypes=true,ignore-error=true"]
 }
 
 target "serving" {

@@ -46,6 +46,8 @@ _PULL_IMAGES = Grant("images", "roles/artifactregistry.reader")
 _WRITE_STATUS = Grant("store", "roles/storage.objectUser", "status/")
 # Whoever may only create can't overwrite: a served mark is written once.
 _MARK_SERVED = Grant("store", "roles/storage.objectCreator", "served/")
+# Whoever changes a release in a stack file keeps the former block's text, once, for rollbacks.
+_KEEP_BLOCKS = Grant("store", "roles/storage.objectCreator", "blocks/")
 _SERVER = (_READ_STORE, _WRITE_STATUS, _MARK_SERVED, _PULL_IMAGES)
 # What a machine's or an endpoint's own agents need to send logs and metrics.
 _OBSERVED = (Grant("project", "roles/logging.logWriter"), Grant("project", "roles/monitoring.metricWriter"))
@@ -68,9 +70,9 @@ IDENTITIES: dict[str, Identity] = {
     "modal": Identity("model servers on Modal", _SERVER),
     "router": Identity("the router", (_PULL_IMAGES, *_OBSERVED)),
     "ci-preview": Identity(
-        "GitHub: previews of pull requests, the nightly drift check",
-        # A preview takes no lock, so it needs not write.
-        (*_SEE, Grant("state", "roles/storage.objectViewer")),
+        "GitHub: previews of pull requests, the nightly drift check, promotion",
+        # A preview takes no lock, so it needs not write the state; a promotion keeps the block that it replaces.
+        (*_SEE, _KEEP_BLOCKS, Grant("state", "roles/storage.objectViewer")),
     ),
     "ci-deploy": Identity(
         "GitHub: deployments from a protected environment",
@@ -79,7 +81,7 @@ IDENTITIES: dict[str, Identity] = {
             Grant("store", "roles/storage.objectUser", "manifests/"),
             Grant("store", "roles/storage.objectUser", "status/"),  # a destroyed environment's are removed
             Grant("store", "roles/storage.objectCreator", "releases/"),
-            Grant("store", "roles/storage.objectCreator", "blocks/"),
+            _KEEP_BLOCKS,
             Grant("images", "roles/artifactregistry.writer"),
             Grant("state", "roles/storage.objectUser"),
         ),

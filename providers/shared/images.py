@@ -19,7 +19,8 @@ class Images(pulumi.ComponentResource):
     """A Docker repository of Artifact Registry whose tags can't be moved.
 
     A release names images by digest. Whoever pushes an image tags it, and what has a tag is never cleaned up, so a
-    digest in use stays; a tag that can't be moved can't be taken from it either.
+    digest in use stays; a tag that can't be moved can't be taken from it either. Each push needs a new tag, so layers
+    that builds keep for each other go to another repository (docs/images.md).
 
     url: `REGION-docker.pkg.dev/PROJECT/lorafleet`, the first part of each image's name.
     """

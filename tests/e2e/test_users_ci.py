@@ -283,26 +283,27 @@ def test_a_promotion_is_a_pull_request_of_one_file_with_its_preview(checkout: Ch
     shutil.copy(project.folder / "stacks" / "local.py", project.folder / "stacks" / "next.py")
     project.run("stack", "init", "next").ok()
     before = target.read_text()
-    github.files[("main", "stacks/Pulumi.next.yaml")] = before.encode()
+    github.set_main(HEAD, {"stacks/Pulumi.next.yaml": before.encode()})
 
-    # What was never served there is refused, with the reason.
+    # What was never served there is refused, with the reason. A server at work would mark again what it serves.
+    for member in project.leaders():
+        member.identity.signal(signal.SIGSTOP)
+    marks, apart = project.store / "served", project.folder / "served"
+    marks.rename(apart)
     ran = checkout.run("promote.yml", "workflow_dispatch", inputs={"from": "local", "to": "next"})
     assert ran.status == {"promote": 1} and not github.pulls and target.read_text() == before, ran.log
     assert "stays as it is" in ran.summary and "never served healthy" in ran.summary
 
-    # The stand-in for the server does not say what it has served; the server does (docs/architecture.md, Store).
-    for name, digest in project.read_config()["config"]["serving:fleet"]["release"]["adapters"].items():
-        mark = project.store / "served" / "local" / name / f"{digest.replace(':', '-')}.json"
-        mark.parent.mkdir(parents=True)
-        said = {"version": 1, "name": name, "digest": digest, "target": "server", "replica": "0"}
-        mark.write_text(json.dumps({**said, "at": "2026-01-01T00:00:00Z"}))
+    apart.rename(marks)
+    for member in project.leaders():
+        member.identity.signal(signal.SIGCONT)
     ran = checkout.run("promote.yml", "workflow_dispatch", inputs={"from": "local", "to": "next"})
     assert ran.status == {"promote": 0}, ran.log
     ((number, pull),) = github.pulls.items()
     assert (pull["head"], pull["base"]) == ("promote/local-to-next", "main") and served[:19] in pull["body"]
-    assert github.branches["promote/local-to-next"] == HEAD
-    proposed = github.files[("promote/local-to-next", "stacks/Pulumi.next.yaml")].decode()
-    assert proposed == before.replace(former, served)
+    assert github.commits[github.branches["promote/local-to-next"]]["parents"] == [{"sha": HEAD}]
+    proposed = before.replace(former, served)
+    assert github.files_of("promote/local-to-next") == {"stacks/Pulumi.next.yaml": proposed.encode()}
     (only,) = github.by_workflow()
     assert only["issue"] == number and only["body"].startswith(comment.marker("next"))
 
@@ -331,10 +332,11 @@ def test_a_fork_gets_no_preview_but_a_check(checkout: Checkout) -> None:
     head = {**PULL_REQUEST["head"], "repo": {"full_name": "stranger/fleet"}}
     ran = checkout.run("preview.yml", "pull_request", {"pull_request": {**PULL_REQUEST, "head": head}})
     assert ran.status == {"check": 0}, ran.log
-    assert "comes from a fork" in ran.summary and not checkout.github.calls
+    assert "comes from a fork" in ran.summary and "are right: `local`." in ran.summary and not checkout.github.calls
     checkout.project.change(lambda fleet: fleet["router"].update(prot=1))
     ran = checkout.run("preview.yml", "pull_request", {"pull_request": {**PULL_REQUEST, "head": head}})
     assert ran.status == {"check": 1} and "there is no such key here" in ran.log
+    assert "Wrong, the log says why: `local`." in ran.summary and "are right" not in ran.summary
 
 
 def test_without_the_variables_nothing_runs_and_nothing_fails(checkout: Checkout) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import threading
@@ -26,7 +27,8 @@ TOKEN = "ghs_" + "exampleexample0123456789exampleexample01"
 class FakeGitHub:
     """Comments, issues, branches, files and pull requests of one repository.
 
-    `permissions` are those of the token; `busy` is the number of requests that are still to be answered with 503.
+    `permissions` are those of the token; `busy` is the number of requests that are still to be answered with 503;
+    `lost` is the number of POSTs whose answer is still to get lost (502), which are done if `does_lost`.
     """
 
     def __init__(self) -> None:
@@ -34,10 +36,14 @@ class FakeGitHub:
         self.comments: dict[int, dict[str, Any]] = {}
         self.issues: dict[int, dict[str, Any]] = {}
         self.pulls: dict[int, dict[str, Any]] = {}
-        self.branches = {"main": "a" * 40}
-        self.files: dict[tuple[str, str], bytes] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.trees: dict[str, dict[str, bytes]] = {}
+        self.commits: dict[str, dict[str, Any]] = {}
+        self.branches: dict[str, str] = {}
+        self.set_main("a" * 40, {})
         self.calls: list[tuple[str, str]] = []
-        self.busy = 0
+        self.busy = self.lost = 0
+        self.does_lost = True
         self.next = 1000
         fake = self
 
@@ -80,6 +86,16 @@ class FakeGitHub:
         self.comments[self.next] = {"id": self.next, "body": body, "user": {"type": kind}, "issue": number}
         return self.next
 
+    def set_main(self, commit: str, files: dict[str, bytes]) -> None:
+        """Gives the branch `main` a commit with these files."""
+        self.trees[f"tree-{commit}"] = files
+        self.commits[commit] = {"sha": commit, "tree": {"sha": f"tree-{commit}"}, "parents": []}
+        self.branches["main"] = commit
+
+    def files_of(self, branch: str) -> dict[str, bytes]:
+        """What a branch ends with."""
+        return self.trees[self.commits[self.branches[branch]]["tree"]["sha"]]
+
     # -- the API --------------------------------------------------------------------------------------------
 
     def answer(
@@ -100,6 +116,11 @@ class FakeGitHub:
                 if method != "GET" and not (wanted & self.permissions):
                     missing = {"x-accepted-github-permissions": "; ".join(f"{each}=write" for each in sorted(wanted))}
                     return 403, {"message": "Resource not accessible by integration"}, missing
+                if method == "POST" and self.lost:
+                    self.lost -= 1
+                    if self.does_lost:
+                        handle(*found.groups(), body, query)
+                    return 502, {"message": "Server Error"}, {}
                 status, answer = handle(*found.groups(), body, query)
                 return self._paged(url.path, query, answer) if isinstance(answer, list) else (status, answer, {})
         return 404, {"message": "Not Found"}, {}
@@ -124,8 +145,10 @@ class FakeGitHub:
             (r"GET /git/ref/heads/(.+)", set(), self._ref),
             (r"PATCH /git/refs/heads/(.+)", {"contents"}, self._move_ref),
             (r"POST /git/refs", {"contents"}, self._make_ref),
-            (r"GET /contents/(.+)", set(), self._file),
-            (r"PUT /contents/(.+)", {"contents"}, self._put_file),
+            (r"POST /git/blobs", {"contents"}, self._blob),
+            (r"POST /git/trees", {"contents"}, self._tree),
+            (r"GET /git/commits/(.+)", set(), self._commit),
+            (r"POST /git/commits", {"contents"}, self._make_commit),
             (r"GET /pulls", set(), self._list_pulls),
             (r"POST /pulls", {"pull-requests"}, self._pull),
             (r"PATCH /pulls/(\d+)", {"pull-requests"}, self._change_pull),
@@ -173,7 +196,12 @@ class FakeGitHub:
     def _move_ref(self, branch: str, body: dict[str, Any], query: Any) -> tuple[int, Any]:
         if branch not in self.branches:
             return 422, {"message": "Reference does not exist"}
+        if body["sha"] not in self.commits:
+            return 422, {"message": "Object does not exist"}
         self.branches[branch] = body["sha"]
+        for pull in self.pulls.values():  # GitHub closes what has nothing to merge any more
+            if self.branches[pull["head"]] == self.branches[pull["base"]]:
+                pull["state"] = "closed"
         return 200, {"object": {"sha": body["sha"]}}
 
     def _make_ref(self, body: dict[str, Any], query: Any) -> tuple[int, Any]:
@@ -183,23 +211,49 @@ class FakeGitHub:
         self.branches[branch] = body["sha"]
         return 201, {"object": {"sha": body["sha"]}}
 
-    def _file(self, path: str, body: Any, query: dict[str, str]) -> tuple[int, Any]:
-        found = self.files.get((query["ref"], path), self.files.get(("main", path)))
-        return (200, {"sha": f"{len(found):040}"}) if found is not None else (404, {"message": "Not Found"})
+    def _blob(self, body: dict[str, Any], query: Any) -> tuple[int, Any]:
+        assert body["encoding"] == "base64"
+        content = base64.b64decode(body["content"], validate=True)
+        sha = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        self.blobs[sha] = content
+        return 201, {"sha": sha}
 
-    def _put_file(self, path: str, body: dict[str, Any], query: Any) -> tuple[int, Any]:
-        former = self.files.get((body["branch"], path), self.files.get(("main", path)))
-        if former is not None and body.get("sha") != f"{len(former):040}":
-            return 409, {"message": f"{path} does not match"}
-        self.files[(body["branch"], path)] = base64.b64decode(body["content"])
-        return 200, {"commit": {"sha": "c" * 40}}
+    def _tree(self, body: dict[str, Any], query: Any) -> tuple[int, Any]:
+        if body["base_tree"] not in self.trees or any(each["sha"] not in self.blobs for each in body["tree"]):
+            return 422, {"message": "base_tree is not a valid tree oid, or a blob is not there"}
+        assert all((each["mode"], each["type"]) == ("100644", "blob") for each in body["tree"])
+        files = self.trees[body["base_tree"]] | {each["path"]: self.blobs[each["sha"]] for each in body["tree"]}
+        sha = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+        self.trees[sha] = files
+        return 201, {"sha": sha}
+
+    def _commit(self, sha: str, body: Any, query: Any) -> tuple[int, Any]:
+        return (200, self.commits[sha]) if sha in self.commits else (404, {"message": "Not Found"})
+
+    def _make_commit(self, body: dict[str, Any], query: Any) -> tuple[int, Any]:
+        if body["tree"] not in self.trees or any(each not in self.commits for each in body["parents"]):
+            return 422, {"message": "Tree SHA does not exist, or a parent does not"}
+        self.next += 1
+        sha = hashlib.sha1(f"{self.next} {body}".encode()).hexdigest()
+        self.commits[sha] = {
+            "sha": sha,
+            "tree": {"sha": body["tree"]},
+            "parents": [{"sha": p} for p in body["parents"]],
+        }
+        return 201, self.commits[sha]
 
     def _list_pulls(self, body: Any, query: dict[str, str]) -> tuple[int, Any]:
-        return 200, [each for each in self.pulls.values() if f"example:{each['head']}" == query.get("head")]
+        return 200, [
+            each
+            for each in self.pulls.values()
+            if f"example:{each['head']}" == query.get("head") and query.get("state", "open") in ("all", each["state"])
+        ]
 
     def _pull(self, body: dict[str, Any], query: Any) -> tuple[int, Any]:
+        if self.branches.get(body["head"]) in (None, self.branches[body["base"]]):
+            return 422, {"message": "Validation Failed: no commits between the two"}
         self.next += 1
-        self.pulls[self.next] = {"number": self.next, **body}
+        self.pulls[self.next] = {"number": self.next, "state": "open", **body}
         return 201, self.pulls[self.next]
 
     def _change_pull(self, number: str, body: dict[str, Any], query: Any) -> tuple[int, Any]:
@@ -303,16 +357,66 @@ def test_an_issue_of_ours_is_found_and_no_one_elses(fake: FakeGitHub) -> None:
         assert github.own_issue(mark, "drift") is None
 
 
+PROPOSED, STACK_FILE = "promote/dev-to-prod", "stacks/Pulumi.prod.yaml"
+
+
 def test_a_proposal_is_one_branch_and_one_pull_request(fake: FakeGitHub) -> None:
-    fake.files[("main", "stacks/Pulumi.prod.yaml")] = b"old"
+    fake.set_main("a" * 40, {STACK_FILE: b"old", "other": b"kept"})
+    numbers = set()
     with client(fake) as github:
-        for text in (b"first", b"second"):
-            github.put_branch("promote/dev-to-prod", github.head("main"))
-            fake.files.pop(("promote/dev-to-prod", "stacks/Pulumi.prod.yaml"), None)  # the branch is made anew
-            github.put_file(
-                "promote/dev-to-prod", "stacks/Pulumi.prod.yaml", base64.b64encode(text).decode(), "message"
-            )
-            number = github.put_pull_request("promote/dev-to-prod", "main", "title", text.decode())
-    assert list(fake.pulls) == [number] and fake.pulls[number]["body"] == "second"
-    assert fake.files[("promote/dev-to-prod", "stacks/Pulumi.prod.yaml")] == b"second"
-    assert fake.files[("main", "stacks/Pulumi.prod.yaml")] == b"old"
+        for text in (b"first", b"second \xff"):
+            made = github.put_branch(PROPOSED, github.head("main"), STACK_FILE, text, "message")
+            assert fake.branches[PROPOSED] == made and fake.commits[made]["parents"] == [{"sha": "a" * 40}]
+            numbers.add(github.put_pull_request(PROPOSED, "main", "title", text.decode(errors="replace")))
+    (number,) = numbers
+    assert list(fake.pulls) == [number] and fake.pulls[number]["body"].startswith("second")
+    assert fake.pulls[number]["state"] == "open", "its branch was never at its base"
+    assert fake.files_of(PROPOSED) == {STACK_FILE: b"second \xff", "other": b"kept"}
+    assert fake.files_of("main")[STACK_FILE] == b"old"
+
+
+def test_a_branch_at_its_base_closes_the_pull_request(fake: FakeGitHub) -> None:
+    """What the proposal must not do, and what the test above would see."""
+    with client(fake) as github:
+        github.put_branch(PROPOSED, "a" * 40, STACK_FILE, b"new", "message")
+        number = github.put_pull_request(PROPOSED, "main", "title", "body")
+        github._json("PATCH", f"/git/refs/heads/{PROPOSED}", {"sha": "a" * 40, "force": True})
+    assert fake.pulls[number]["state"] == "closed"
+
+
+def test_what_was_done_without_an_answer_is_not_done_again(fake: FakeGitHub) -> None:
+    mark = "<!-- lorafleet:drift:prod -->"
+    with client(fake) as github:
+        fake.lost = 1
+        assert github.add_issue("title", f"{mark}\ntext", "drift") == github.own_issue(mark, "drift")
+        fake.lost = 1
+        assert github.add_comment(7, "text\n") == fake.by_workflow()[0]["id"]
+        github.put_branch(PROPOSED, "a" * 40, STACK_FILE, b"new", "message")
+        fake.lost = 1
+        assert github.put_pull_request(PROPOSED, "main", "title", "body") in fake.pulls
+    assert (len(fake.issues), len(fake.by_workflow()), len(fake.pulls)) == (1, 1, 1)
+    assert [fake.calls.count(("POST", path)) for path in ("/issues", "/issues/7/comments", "/pulls")] == [1, 1, 1]
+
+
+def test_what_may_have_been_done_is_told(fake: FakeGitHub) -> None:
+    fake.lost, fake.does_lost = 1, False
+    with client(fake) as github, pytest.raises(LorafleetError, match="502, and it is not known whether POST /issues"):
+        github.add_issue("title", "<!-- x -->\ntext", "drift")
+    assert not fake.issues and fake.calls.count(("POST", "/issues")) == 1
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3, 4])
+def test_a_branch_is_made_although_an_answer_gets_lost(fake: FakeGitHub, lost: int) -> None:
+    """Blob, tree and commit can be made twice; the branch is there or not."""
+    with client(fake) as github:
+        fake.lost = lost if lost < 4 else 0
+        if lost == 4:  # the answer to the branch itself
+            make = fake._make_ref
+
+            def made_and_lost(body: dict[str, Any], query: Any) -> tuple[int, Any]:
+                make(body, query)
+                return 502, {"message": "Server Error"}
+
+            fake._make_ref = made_and_lost  # type: ignore[method-assign]
+        assert github.put_branch(PROPOSED, "a" * 40, STACK_FILE, b"new", "message") == fake.branches[PROPOSED]
+    assert fake.files_of(PROPOSED) == {STACK_FILE: b"new"} and fake.calls.count(("POST", "/git/refs")) == 1

@@ -190,12 +190,19 @@ def test_what_runs_may_do_no_more_than_it_needs(plan: Plan, identity: str, expec
 def test_every_identity_is_made_and_looked_at(plan: Plan) -> None:
     made = {e["inputs"]["accountId"] for e in plan if e["type"] == "gcp:serviceaccount/account:Account"}
     assert made == {f"lorafleet-{key}" for key in IDENTITIES}
+    previews = {(role, on) for role, on in grants(plan, "ci-preview") if role.startswith("storage.")}
+    assert previews == {
+        ("storage.legacyBucketReader", STORE),
+        ("storage.objectViewer", STORE),
+        ("storage.objectViewer", STATE_BUCKET),
+        ("storage.objectCreator", f"{STORE}/blocks/"),
+    }
+    assert ("storage.objectCreator", f"{STORE}/blocks/") in grants(plan, "ci-deploy")
     writes = grants(plan, "ci-deploy") - grants(plan, "ci-preview")
     assert writes == {
         ("storage.objectUser", f"{STORE}/manifests/"),
         ("storage.objectUser", f"{STORE}/status/"),
         ("storage.objectCreator", f"{STORE}/releases/"),
-        ("storage.objectCreator", f"{STORE}/blocks/"),
         ("artifactregistry.writer", IMAGES),
         ("storage.objectUser", STATE_BUCKET),
         ("secretmanager.secretAccessor", "runpod-api-key"),

@@ -143,6 +143,33 @@ def test_without_a_plan_nothing_is_deployed(tmp_path: Path) -> None:
         deploy.deploy("prod", tmp_path)
 
 
+def test_every_declaration_of_this_repository_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(actions.ROOT)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    monkeypatch.setenv("LORAFLEET_STACKS", "prdo")  # what is deployed is another matter
+    assert stacks.check() == 0
+    said = (tmp_path / "summary").read_text()
+    assert "`local`" in said and "`shared`" not in said and "Nothing was checked" not in said
+
+
+def test_nothing_to_check_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_stacks("shared", "prod")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    assert stacks.check() == 0
+    said = (tmp_path / "summary").read_text()
+    assert "Nothing was checked" in said and "right" not in said
+
+
+def test_two_builds_of_one_commit_have_two_tags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(actions.ROOT)
+    tags = set()
+    for run, attempt in (("7", "1"), ("7", "2"), ("8", "1"), ("", "")):
+        monkeypatch.setenv("GITHUB_RUN_NUMBER", run)
+        monkeypatch.setenv("GITHUB_RUN_ATTEMPT", attempt)
+        tags.add(images._labels()["VERSION"])
+    assert len(tags) == 4 and all(re.fullmatch(r"git-[0-9a-f]{12}-[0-9A-Z.]+", tag) for tag in tags), tags
+
+
 def test_errors_are_one_message_and_a_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["deploy", "--stack", "../prod"]) == 1
     said = capsys.readouterr().err

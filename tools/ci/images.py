@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,13 @@ def _labels() -> dict[str, str]:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
     revision = git("rev-parse", "HEAD")
+    # A tag in the registry can't be moved: each run needs one of its own, also a second one on the same commit.
+    run, attempt = os.environ.get("GITHUB_RUN_NUMBER"), os.environ.get("GITHUB_RUN_ATTEMPT")
+    once = f"{run}.{attempt}" if run and attempt else time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     server, repository = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
     return {
         "REVISION": revision,
-        "VERSION": f"git-{revision[:12]}",
+        "VERSION": f"git-{revision[:12]}-{once}",
         "SOURCE_DATE_EPOCH": git("log", "-1", "--format=%ct"),
         "SOURCE": f"{server}/{repository}" if server and repository else "unknown",
     }

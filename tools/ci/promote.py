@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import subprocess
 from pathlib import Path
 
@@ -51,8 +50,8 @@ def run(source: str, target: str) -> int:
     body = "\n".join([f"The release of {code(source)}, for {code(target)}.", "", *block(done.stdout.splitlines())])
     with GitHub(this) as github:
         # The branch is made anew from what this run looked at, so that the proposal is this one file.
-        github.put_branch(branch, this.commit or github.head(this.default_branch))
-        github.put_file(branch, str(file), base64.b64encode(file.read_bytes()).decode(), title)
+        parent = this.commit or github.head(this.default_branch)
+        github.put_branch(branch, parent, file.as_posix(), file.read_bytes(), title)
         number = github.put_pull_request(branch, this.default_branch, title, f"{body}\n")
     actions.notice(f"pull request {number}: {title}")
     actions.output("pull_request", str(number))

@@ -12,10 +12,11 @@ from tools.ci import actions
 
 _BY_HAND = ("local", "shared")
 
-FORK_NOTE = """### Not previewed: this comes from a fork
+_FORK_NOTE = """### Not previewed: this comes from a fork, or from Dependabot
 
-A preview needs the cloud account and the stacks' state, which no code from a fork may use. The declarations were
-checked.
+{checked}
+
+A preview needs the cloud account and the stacks' state, which no such code may use.
 Who maintains this repository can look at the change, push it to a branch here, and open a pull request from that.
 """
 
@@ -57,14 +58,32 @@ def tell(only: str) -> int:
 
 
 def check() -> int:
-    """Checks the stacks' declarations, as far as it can be done without an account."""
-    failed = [
-        name
-        for name in find()
-        if subprocess.run(["lorafleet", "check", "--stack", name], env=actions.with_tools(), check=False).returncode
+    """Checks every declaration of a fleet, as far as it can be done without an account, and says which.
+
+    All of them: also `local`, and those that LORAFLEET_STACKS leaves out of deployments.
+    """
+    # Here, because `find` and `tell` run before anything is installed.
+    from lorafleet.comment.markdown import code, listed
+    from lorafleet.release.document import environments
+
+    right: list[str] = []
+    wrong: list[str] = []
+    for name in environments(Path()):
+        asked = ["lorafleet", "check", "--stack", actions.stack_name(name)]
+        failed = subprocess.run(asked, env=actions.with_tools(), check=False).returncode
+        (wrong if failed else right).append(code(name))
+    said = [
+        f"{what}: {listed(names)}."
+        for what, names in (("Declarations that were checked and are right", right), ("Wrong, the log says why", wrong))
+        if names
     ]
-    actions.summary(FORK_NOTE)
-    return 1 if failed else 0
+    checked = (
+        "\n".join(said)
+        or "Nothing was checked: no file `stacks/Pulumi.<name>.yaml` declares a fleet (`serving:fleet`)."
+    )
+    print(checked, flush=True)
+    actions.summary(_FORK_NOTE.format(checked=checked))
+    return 1 if wrong else 0
 
 
 def _has_backend() -> bool:
