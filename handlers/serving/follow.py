@@ -4,10 +4,12 @@ Fetch and verify everything new, load it, probe it, while the old versions answe
 docs/architecture.md (Following the manifest) has the rules. The drainer (drain.py) unloads what is not needed any more.
 """
 
+import contextlib
 import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +25,7 @@ from handlers.serving.watch import ManifestWatch, Reading
 
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 30.0
 IDLE_S = 1.0
+UNLOAD_S = 10.0
 ENGINE_END_S = 1.0
 """an engine that dies answers no request; its process is seen to have ended a moment later"""
 
@@ -156,14 +159,17 @@ class Follower(threading.Thread):
             self.load(fetched.adapters, names)
             times.append(time.monotonic())
             self.probe(fetched.adapters, names)
-            self.check_harmless(fetched.adapters)
             times.append(time.monotonic())
             self.interrupted()
             self.switch(wanted)
-        except BaseException:
+        except BaseException as error:
             # what was claimed or loaded for it and is not served goes again
             keep = {version.served_name for version in self.current.versions}
-            self.fleet.retire([name for name in list(self.fleet.loaded) if name not in keep])
+            retired = [name for name in list(self.fleet.loaded) if name not in keep]
+            self.fleet.retire(retired)
+            if retired and isinstance(error, AdaptersFailedError):
+                self.unload(retired)
+                self.check_base()  # that they did no harm which stays
             raise
         self.previous, self.current = self.current, wanted
         self.report.now_serving(wanted)
@@ -175,6 +181,16 @@ class Follower(threading.Thread):
         self.check_base()
         for version in wanted.versions:
             self.served(version)
+
+    def unload(self, retired: Collection[str]) -> None:
+        """Waits until these are out of the engine, but not for ever."""
+        end = time.monotonic() + UNLOAD_S
+        with contextlib.suppress(ServingError):  # the drainer tries again
+            while time.monotonic() < end:
+                self.fleet.unload_idle()
+                if not any(name in self.fleet.loaded for name in retired):
+                    return
+                self.pause(0.1)
 
     def switch(self, wanted: Manifest) -> None:
         try:
@@ -199,27 +215,32 @@ class Follower(threading.Thread):
             raise AdaptersFailedError(errors)
 
     def probe(self, adapters: Sequence[StoredAdapter], names: Collection[str]) -> None:
+        """The new versions must answer sensibly and, asked at the same time, the base model as before."""
+        if not adapters:
+            return
         self.report.step(names, PROBING)
         asked = {adapter.served_name: adapter.version.name for adapter in adapters}
-        faults = probe.probe(self.fleet.client, asked, self.engine.answers, self.interrupted)
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="base")
+        try:
+            base = pool.submit(self.ask_base)
+            faults = probe.probe(self.fleet.client, asked, self.engine.answers, self.interrupted)
+            while not base.done():
+                self.interrupted()
+                wait([base], timeout=probe.LOOK_S)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
         if faults:
             self.stop_if_engine_ended()
-            self.check_base()  # that it did no harm
             raise AdaptersFailedError(
                 [(each.version, faults[each.served_name]) for each in adapters if each.served_name in faults]
             )
-        self.report.step(names, WAITING)
-
-    def check_harmless(self, adapters: Sequence[StoredAdapter]) -> None:
-        """With the new versions loaded and asked, the base model must answer as before; else none of them is served."""
-        if not adapters:
-            return
-        try:
-            self.ask_base()
-        except ServingError as error:
+        error = base.exception()
+        if isinstance(error, ServingError):
             self.stop_if_engine_ended()
-            self.check_base()  # was it them alone?
-            raise AdaptersFailedError([(each.version, error.because("probe_failed")) for each in adapters]) from None
+            raise AdaptersFailedError([(each.version, error.because("probe_failed")) for each in adapters])
+        if error is not None:
+            raise error
+        self.report.step(names, WAITING)
 
     def ask_base(self) -> None:
         base_check.check_again(self.fleet.client, self.engine.base.name, self.engine.answers, self.engine.dtype)

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from handlers.serving import config, probe
+from handlers.serving import base_check, config, follow, probe
+from handlers.serving.cache import Cache
 from handlers.serving.client import EngineClient
 from handlers.serving.errors import ServingError
-from handlers.serving.fetch import StoredAdapter
+from handlers.serving.fetch import Fetched, StoredAdapter
 from handlers.serving.fleet import Fleet
 from handlers.serving.manifest import AdapterSpec, Canary, Manifest, Version, Weights
 from handlers.serving.probe import TOKENS, Answer, fault_of
@@ -186,6 +187,59 @@ def test_two_digests_that_begin_alike_are_not_taken_for_one(engine: tuple[type[E
 def test_a_probe_that_gets_no_answer_is_a_fault_of_its_adapter() -> None:
     found = probe.probe(EngineClient("127.0.0.1", 9, "x"), {"a@1": "a"}, BASE_ANSWERS, lambda: None)
     assert found["a@1"].reason == "probe_failed"
+
+
+# --- taking over
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["while it is loaded", "for good"])
+def test_a_version_that_spoils_the_base_is_not_served(
+    engine: tuple[type[EngineStandIn], Fleet],
+    state: StateFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stays: bool,
+) -> None:
+    """Its own answers are sensible. The base is asked before the names change over; and again once it has gone."""
+    handler, fleet = engine
+    one, two = version("a", "1"), version("a", "2")
+    current, wanted = release("1" * 64, AdapterSpec(one)), release("2" * 64, AdapterSpec(two))
+    fleet.load(stored(one))
+    fleet.switch(current.adapters)
+    spoilt = False
+
+    def asked(*_: object) -> float:
+        nonlocal spoilt
+        spoilt = two.served_name in handler.known or (spoilt and stays)
+        if spoilt:
+            raise ServingError("the base answers otherwise", "look")
+        return 0.0
+
+    monkeypatch.setattr(base_check, "check_again", asked)
+    monkeypatch.setattr(probe, "probe", lambda *_: {})
+    fetched = Fetched(None, [stored(two)])
+    monkeypatch.setattr(follow, "fetch_all", lambda *_: fetched)
+    served: list[Version] = []
+    broken: list[ServingError] = []
+    follower = follow.Follower(
+        fleet,
+        Cache(tmp_path / "cache", lambda _: None),
+        Report(state),
+        ManifestWatch(Folder(f"file://{tmp_path}"), "local", lambda _: None),
+        follow.Engine(current.base, "float32", 16, [], lambda: None),
+        current,
+        0,
+        say=lambda _: None,
+        served=served.append,
+        broken=broken.append,
+    )
+    with pytest.raises(follow.AdaptersFailedError) as caught:
+        follower.take_over(wanted)
+    assert caught.value.errors[0][1].reason == "probe_failed"
+    assert [spec.main for spec in fleet.routes.routes.adapters] == [one], "the old one goes on"
+    assert handler.known == {one.served_name}
+    assert served == []
+    assert bool(broken) == stays
 
 
 # --- the state
