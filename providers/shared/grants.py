@@ -71,8 +71,9 @@ IDENTITIES: dict[str, Identity] = {
     "router": Identity("the router", (_PULL_IMAGES, *_OBSERVED)),
     "ci-preview": Identity(
         "GitHub: previews of pull requests, the nightly drift check, promotion",
-        # A preview takes no lock, so it needs not write the state; a promotion keeps the block that it replaces.
-        (*_SEE, _KEEP_BLOCKS, Grant("state", "roles/storage.objectViewer")),
+        # Whoever may open a pull request runs code as this one: it writes nothing. A preview takes no lock; a promotion
+        # says that it could not keep the text of the block that it replaces, and goes on.
+        (*_SEE, Grant("state", "roles/storage.objectViewer")),
     ),
     "ci-deploy": Identity(
         "GitHub: deployments from a protected environment",

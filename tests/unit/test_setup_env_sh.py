@@ -57,6 +57,7 @@ def test_it_sets_the_same_in_every_shell_from_any_folder(shell: str, options: tu
         "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
         "PULUMI_HOME": f"{local}/pulumi-home",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "VIRTUAL_ENV": f"{checkout}/.venv",
     }
 
