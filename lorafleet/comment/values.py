@@ -24,7 +24,7 @@ _KINDS = {
     "d0e6a833031e9bbcd3f4e8bde6ca49a4": UNKNOWN,
 }
 # What stands for values that are not known before the update (sdk/go/common/resource/plugin/rpc.go).
-_UNKNOWN_MARKS = frozenset(
+UNKNOWN_MARKS = frozenset(
     {
         "1c4a061d-8072-4f0a-a4cb-0ff528b18fe7",
         "3eeb2bf0-c639-47a8-9e75-3b44932eb421",
@@ -113,7 +113,7 @@ def masked(value: Any, at: Path, secrets: set[Path]) -> Any:
     if isinstance(value, list):
         return [masked(each, (*at, index), secrets) for index, each in enumerate(value)]
     if isinstance(value, str):
-        if value in _UNKNOWN_MARKS:
+        if value in UNKNOWN_MARKS:
             return _Plain(UNKNOWN)
         name = next((part for part in reversed(at) if isinstance(part, str)), "")
         if value and (looks_secret_name(name) or looks_secret(value)):

@@ -17,7 +17,6 @@ from lorafleet.manifest import served_name
 from . import holds
 from .console import common_options, fleet_of, print_json, print_table, printable, progress_bars, store_of
 from .fetch import parse_origin
-from .parallel import run_all
 from .prune import Plan, plan_prune
 from .prune import prune as prune_now
 from .pull import pull as pull_version
@@ -26,7 +25,7 @@ from .push import push as push_adapter
 from .rules import rules_of
 from .store import open_store
 from .verify import verify as verify_versions
-from .versions import Metadata, Version, find, list_versions, read_metadata
+from .versions import Metadata, Version, find, list_metadata
 
 
 @click.group()
@@ -80,10 +79,8 @@ def push(source: str, name: str, note: str | None, stack: str, store_url: str | 
 def list_adapters(names: tuple[str, ...], stack: str, store_url: str | None, as_json: bool) -> None:
     """Show what is stored, the newest of each name last."""
     store = store_of(stack, store_url)
-    versions = [version for version in list_versions(store, "adapter", names).versions if version.metadata_entry]
-    found = run_all(lambda version: read_metadata(store, "adapter", version.name, version.digest), versions)
     held = holds.held_digests(store)
-    there = [metadata for metadata in found if metadata is not None]
+    there = list_metadata(store, "adapter", names)
     if as_json:
         print_json([one.document() | {"held": (one.name, one.digest) in held} for one in there])
         return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 
-METADATA = "lorafleet.json"
+from lorafleet.manifest import METADATA as METADATA
+
 # Folders of all environments, with a slash at the end.
 MANIFESTS = "manifests/"
 STATUSES = "status/"

@@ -9,13 +9,13 @@ import click
 from lorafleet.disk import size_text
 from lorafleet.errors import LorafleetError, shown
 
+from . import layout
 from .adapter_commands import report_verified
 from .console import common_options, print_json, print_table, progress_bars, store_of
 from .fetch import parse_origin
 from .mirror import mirror as mirror_model
-from .parallel import run_all
 from .verify import verify as verify_versions
-from .versions import list_versions, read_metadata
+from .versions import list_metadata
 
 
 @click.group()
@@ -58,7 +58,7 @@ def mirror(
         return
     size = size_text(done.metadata.size_bytes)
     click.echo(f"{name}  {done.metadata.digest}  {size}, {'stored' if done.made else 'was there already'}")
-    place = f"{store.url}/models/{name}/{done.metadata.digest.replace(':', '-')}"
+    place = f"{store.url}/{layout.model(name, done.metadata.digest)}"
     click.echo(f"to serve it: `baseModel.source: {place}`, and this digest in `release.baseModel`", err=True)
 
 
@@ -68,9 +68,7 @@ def mirror(
 def list_models(names: tuple[str, ...], stack: str, store_url: str | None, as_json: bool) -> None:
     """Show what is stored."""
     store = store_of(stack, store_url)
-    versions = [version for version in list_versions(store, "model", names).versions if version.metadata_entry]
-    found = run_all(lambda version: read_metadata(store, "model", version.name, version.digest), versions)
-    there = [metadata for metadata in found if metadata is not None]
+    there = list_metadata(store, "model", names)
     if as_json:
         print_json([one.document() for one in there])
         return

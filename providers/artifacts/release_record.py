@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from lorafleet.manifest import digest_of
 
 from . import layout
 from .store import NOT_THERE, ConflictError, Store
+from .versions import who
 
 
 def record(store: Store, environment: str, release: Mapping[str, Any], manifest_digest: str) -> None:
@@ -28,7 +28,7 @@ def record(store: Store, environment: str, release: Mapping[str, Any], manifest_
         "version": 1,
         "environment": environment,
         "at": f"{now:%Y-%m-%dT%H:%M:%S.%fZ}",
-        "by": _who(),
+        "by": who(),
         "release": release,
         "releaseDigest": digest,
         "manifestDigest": manifest_digest,
@@ -48,12 +48,3 @@ def newest_digest(store: Store, environment: str) -> str | None:
         return str(json.loads(blob.data)["releaseDigest"]) if blob else None
     except (ValueError, LookupError, TypeError):
         return None
-
-
-def _who() -> str:
-    import getpass  # 20 ms that a preview need not wait for
-
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # no such user in a container
-        return socket.gethostname()

@@ -21,6 +21,7 @@ from lorafleet.errors import LorafleetError, listed, nearest, shown
 from lorafleet.values import AdapterName, Digest, Model, ModelName, Whole
 
 from . import layout
+from .parallel import run_all
 from .store import Entry, Store
 
 Kind = Literal["adapter", "model"]
@@ -241,6 +242,13 @@ def find(store: Store, kind: Kind, reference: str) -> tuple[Version, Metadata]:
         else (listed(known[:20]) if known else "a name that something was pushed under; the store is empty"),
         next_action=f"Did you mean {near}?" if near else f"`lorafleet {kind} list` shows what is there.",
     )
+
+
+def list_metadata(store: Store, kind: Kind, names: Iterable[str]) -> list[Metadata]:
+    """The metadata of every whole version of these names, or of all without names. Raises as `read_metadata`."""
+    whole = [version for version in list_versions(store, kind, names).versions if version.metadata_entry]
+    found = run_all(lambda version: read_metadata(store, kind, version.name, version.digest), whole)
+    return [metadata for metadata in found if metadata is not None]  # None: pruned meanwhile
 
 
 def who() -> str:

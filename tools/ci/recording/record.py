@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafleet import comment
+from lorafleet.comment.values import UNKNOWN_MARKS
 from tools.ci.recording.cases import CASES, Case
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,18 +36,6 @@ _DROPPED_KEYS = frozenset(
     {"sourcePosition", "stackTrace", "timestamp", "duration", "durationSeconds", "created", "modified", "__pulumi_raw"}
 )
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-# The engine's marks for values that are not known yet (sdk/go/common/resource/plugin/rpc.go).
-_UNKNOWN = frozenset(
-    {
-        "1c4a061d-8072-4f0a-a4cb-0ff528b18fe7",
-        "3eeb2bf0-c639-47a8-9e75-3b44932eb421",
-        "04da6b54-80e4-46f7-96ec-b56ff0331ba9",
-        "6a19a0b0-7e62-4c92-b797-7f8e31da9cc2",
-        "030794c1-ac77-496b-92df-f27374a8bd58",
-        "e48ece36-62e2-4504-bad9-02848725956a",
-        "dd056dcd-154b-4c76-9bd3-c8f88648b5ff",
-    }
-)
 
 
 def main(names: list[str]) -> int:
@@ -217,7 +206,7 @@ def _scrubbed(value: Any, scratch: Path) -> Any:
         case str():
             for path, name in ((scratch, "/example"), (ROOT, "/example/project"), (Path.home(), "/example/home")):
                 value = value.replace(str(path), name)
-            return _UUID.sub(lambda found: found.group() if found.group() in _UNKNOWN else "0" * 8 + "-id", value)
+            return _UUID.sub(lambda found: found.group() if found.group() in UNKNOWN_MARKS else "0" * 8 + "-id", value)
     return value
 
 
