@@ -7,6 +7,9 @@ The servers read their configuration from a file. A container gets it as it can:
 - `LORAFLEET_TARGET_KEYS` (router): the keys file, as JSON text or, better, as the path of a mounted secret. It goes to
   a file that only this user can read, and is not handed on to the server. (Text stays where the platform has put it: in
   the environment of the container's first process, and in the platform's own description of the container.)
+- `LORAFLEET_GOOGLE_CREDENTIALS` (serving): a service account's key as JSON text, for platforms outside of Google, which
+  have no identity of their own there. It goes to a file that only this user can read, named by
+  GOOGLE_APPLICATION_CREDENTIALS, and is not handed on.
 - `AIP_HTTP_PORT` (Vertex AI) or `PORT` (RunPod, Cloud Run): the port on which the platform expects the server; takes
   the place of the one in the file.
 
@@ -24,7 +27,7 @@ from typing import Any
 
 MOUNTED = {"serving": Path("/etc/lorafleet/launch.json"), "router": Path("/etc/lorafleet/router.json")}
 RUN_DIR = Path("/run/lorafleet")
-OWN_VARIABLES = ("LORAFLEET_CONFIG", "LORAFLEET_TARGET_KEYS")
+OWN_VARIABLES = ("LORAFLEET_CONFIG", "LORAFLEET_TARGET_KEYS", "LORAFLEET_GOOGLE_CREDENTIALS")
 # What the server answers (handlers/serving), for Vertex AI, which is told two of its paths.
 PREDICT_ROUTES = ("/v1/chat/completions", "/v1/completions")
 HEALTH_ROUTES = ("/ready", "/health")
@@ -145,10 +148,14 @@ def write_private(path: Path, document: Mapping[str, Any]) -> Path:
     return path
 
 
+def run_folder(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("LORAFLEET_RUN_DIR", RUN_DIR))
+
+
 def prepare(kind: str, environ: Mapping[str, str]) -> Path:
     """The configuration file to start the server with, written if need be. Raises StartError."""
     settled = settle(kind, environ)
-    run_dir = Path(environ.get("LORAFLEET_RUN_DIR", RUN_DIR))
+    run_dir = run_folder(environ)
     document, file = settled.document, settled.file
     keys = environ.get("LORAFLEET_TARGET_KEYS", "").strip()
     if kind == "router" and keys:
@@ -159,18 +166,29 @@ def prepare(kind: str, environ: Mapping[str, str]) -> Path:
     return file or write_private(run_dir / MOUNTED[kind].name, document)
 
 
+def google_key(environ: Mapping[str, str]) -> dict[str, Any] | None:
+    """The service account's key, if one was given. Raises StartError."""
+    text = environ.get("LORAFLEET_GOOGLE_CREDENTIALS", "").strip()
+    return parse(text, "LORAFLEET_GOOGLE_CREDENTIALS") if text else None
+
+
 def main(arguments: list[str]) -> int:
     """Gives an exit status only when the server could not be started."""
     if len(arguments) != 1 or arguments[0] not in MOUNTED:
         sys.stderr.write("usage: python -m images.start serving|router\n")
         return 2
     kind = arguments[0]
+    environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
     try:
+        google = google_key(os.environ) if kind == "serving" else None
         config = prepare(kind, os.environ)
+        if google is not None:
+            environment["GOOGLE_APPLICATION_CREDENTIALS"] = str(
+                write_private(run_folder(os.environ) / "google.json", google)
+            )
     except StartError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
     sys.stderr.flush()
     # -P: the current folder stays out of the module path.
     command = [sys.executable, "-P", "-m", f"handlers.{kind}", "--config", str(config)]

@@ -201,11 +201,11 @@ def check_licence(declaration: Declaration, texts: Iterable[str], report: Report
             allowed=f"licenceAccepted: {asked.id}, and `purpose` with what the model is used for",
             next_action=f"Read {asked.url} and, if your use is covered, write these two keys. It allows {asked.terms}.",
         )
-    elif base.purpose is None:
+    elif base.purpose is None or base.purpose.startswith("<"):
         report.add(
             path,
             f"the licence {asked.id} is accepted without a purpose",
-            found="no purpose",
+            found="no purpose" if base.purpose is None else shown(base.purpose),
             allowed="purpose: what the model is used for, in one line",
             next_action=f"Write the key `purpose`. The licence allows {asked.terms}.",
         )

@@ -125,11 +125,14 @@ class Router(Model):
     """The one OpenAI-compatible address in front.
 
     Fields:
+        runs: `here`, as a process of the machine that runs `pulumi up`, or `elsewhere`: then the stack's outputs
+            `routerFile` and `targetKeys` are what the image `router` is started with.
         port: port of the API.
-        metrics_port: port of the Prometheus metrics; only this machine can reach it.
+        metrics_port: port of the Prometheus metrics; only the router's own machine can reach it.
         limits: what is let through.
     """
 
+    runs: Annotated[Literal["here", "elsewhere"], Choice(("here", "elsewhere"))] = "here"
     port: Port
     metrics_port: Port
     limits: RouterLimits = RouterLimits()

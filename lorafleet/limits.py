@@ -17,7 +17,7 @@ class RouterLimits(Model):
         response_timeout_s: longest silence of a target during an answer, in seconds.
     """
 
-    max_body_kib: Annotated[int, Whole(1, 16_384, "KiB")] = 512
+    max_body_kib: Annotated[int, Whole(1, 4096, "KiB")] = 512
     max_tokens: Annotated[int, Whole(1, 131_072, "tokens")] = 4096
     queue_timeout_s: Annotated[int, Whole(1, 600, "seconds")] = 30
     response_timeout_s: Annotated[int, Whole(1, 3600, "seconds")] = 600

@@ -89,8 +89,12 @@ class PlannedTarget:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRouter:
-    """The router. `models` are the public names in the order that `/v1/models` lists them."""
+    """The router. `models` are the public names in the order that `/v1/models` lists them.
 
+    `runs` is `here`, on the machine that deploys, or `elsewhere`.
+    """
+
+    runs: str
     host: str
     port: int
     metrics_port: int
@@ -177,7 +181,8 @@ class Plan:
                 for target in self.targets
             },
             "router": {
-                "endpoint": self.router.endpoint,
+                "runs": self.router.runs,
+                "endpoint": self.router.endpoint if self.router.runs == "here" else None,
                 "port": self.router.port,
                 "metricsPort": self.router.metrics_port,
                 "limits": self.router.limits.model_dump(by_alias=True),
@@ -235,10 +240,15 @@ def resolve(fleet: Fleet, *, cache: digest_cache.Cache | None = None) -> Plan:
             PlannedTarget(name, target.kind, names, len(ready) + len(canaries) + 1, disk_bytes, target.engine, target)
             for name, target in fleet.targets.items()
         ),
-        router=PlannedRouter(ROUTER_HOST, fleet.router.port, fleet.router.metrics_port, fleet.router.limits, names),
+        router=_planned_router(fleet, names),
         rollout=fleet.rollout,
         image=fleet.release.image,
     )
+
+
+def _planned_router(fleet: Fleet, models: tuple[str, ...]) -> PlannedRouter:
+    declared = fleet.router
+    return PlannedRouter(declared.runs, ROUTER_HOST, declared.port, declared.metrics_port, declared.limits, models)
 
 
 def _look_at_base(fleet: Fleet, root: Path, report: Report, cache: digest_cache.Cache) -> models.BaseFacts | None:

@@ -11,7 +11,7 @@ from lorafleet.origin import shown_path
 from lorafleet.sources import Source
 
 if TYPE_CHECKING:
-    from lorafleet.plan import Plan, PlannedAdapter, PlannedCanary, PlannedTarget
+    from lorafleet.plan import Plan, PlannedAdapter, PlannedCanary, PlannedRouter, PlannedTarget
 
 
 def render(plan: Plan) -> str:
@@ -19,7 +19,7 @@ def render(plan: Plan) -> str:
     base = plan.base
     blocks = [
         f"Fleet {plan.environment}: {base.name} with {listed((a.name for a in plan.adapters), 'and')}, "
-        f"at {plan.router.endpoint}",
+        + (f"at {plan.router.endpoint}" if plan.router.runs == "here" else "behind a router elsewhere"),
         f"Store\n  {_source(plan.store, plan) if plan.store.startswith('file:') else plan.store}",
         "Base model\n"
         + _table(
@@ -45,8 +45,7 @@ def render(plan: Plan) -> str:
         "Router\n"
         + _table(
             [
-                ("endpoint", plan.router.endpoint),
-                ("metrics", f"http://{plan.router.host}:{plan.router.metrics_port}/metrics"),
+                *_router_place(plan.router),
                 ("models", ", ".join(plan.router.models)),
                 ("limits", _limits(plan)),
             ]
@@ -55,6 +54,12 @@ def render(plan: Plan) -> str:
     if plan.image:
         blocks.append(f"Image\n  {plan.image}")
     return "\n\n".join(blocks) + "\n"
+
+
+def _router_place(router: PlannedRouter) -> list[tuple[str, str]]:
+    if router.runs == "elsewhere":
+        return [("runs", "elsewhere, with the stack's outputs routerFile and targetKeys"), ("port", str(router.port))]
+    return [("endpoint", router.endpoint), ("metrics", f"http://{router.host}:{router.metrics_port}/metrics")]
 
 
 def _versions(adapter: PlannedAdapter, plan: Plan) -> list[tuple[str, PlannedAdapter | PlannedCanary, str]]:

@@ -1,8 +1,9 @@
 """What every target declares, and how the platforms' own declarations are found.
 
-A platform is a folder `providers/<kind>/` with a `spec.py` in it, whose `SPEC` is a subclass of `TargetSpec`.
-Nothing lists the platforms: a new folder is a new `kind`. A `spec.py` may import pydantic and lorafleet,
-nothing slower.
+A platform is a folder `providers/<kind>/` with a `spec.py` in it, whose `SPEC` is a subclass of `TargetSpec`. One that
+can serve in several ways has a `spec_<way>.py` for each of the others: the kind `<folder>-<way>`. The component that
+makes a target stands beside it, in `target.py` or `target_<way>.py`, as `TARGET`. Nothing lists the platforms: a new
+folder is a new kind. A `spec.py` may import pydantic and lorafleet, nothing slower.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class TargetSpec(Model):
 
     kind: str
     engine: EngineSettings = EngineSettings()
-    max_in_flight: Annotated[int, Whole(1, 1024, "requests")] = 32
-    max_queue: Annotated[int, Whole(0, 10_000, "requests")] = 64
+    max_in_flight: Annotated[int, Whole(1, 1000, "requests")] = 32
+    max_queue: Annotated[int, Whole(0, 1000, "requests")] = 64
 
     def ports(self) -> Mapping[str, int]:
         """The TCP ports that this target takes on this machine, by their key in the declaration."""
@@ -64,10 +65,30 @@ class TargetSpec(Model):
 
 
 def kinds() -> tuple[str, ...]:
-    """The platforms there are, sorted: every folder of `providers` that has a `spec.py`."""
+    """The kinds of targets there are, sorted: every `spec.py` and `spec_<way>.py` in a folder of `providers`."""
     package = importlib.import_module(PACKAGE)
-    found = {spec.parent.name for folder in package.__path__ for spec in Path(folder).glob("*/spec.py")}
-    return tuple(sorted(name for name in found if name.isidentifier()))
+    found = {
+        spec.parent.name + spec.stem.removeprefix("spec").replace("_", "-")
+        for folder in package.__path__
+        for pattern in ("*/spec.py", "*/spec_*.py")
+        for spec in Path(folder).glob(pattern)
+        if spec.parent.name.isidentifier() and spec.stem.isidentifier()
+    }
+    return tuple(sorted(found))
+
+
+def module_of(kind: str, part: str) -> str:
+    """The name of the module that holds the `part` of a kind: `spec` or `target`.
+
+    Raises:
+        KeyError: there is no such kind.
+    """
+    if kind not in kinds():
+        raise KeyError(kind)
+    # A folder's name is an identifier, so it has no hyphen.
+    folder, _, way = kind.partition("-")
+    name = f"{part}_{way.replace('-', '_')}" if way else part
+    return f"{PACKAGE}.{folder}.{name}"
 
 
 def spec_of(kind: str) -> type[TargetSpec]:
@@ -77,10 +98,8 @@ def spec_of(kind: str) -> type[TargetSpec]:
         KeyError: there is no such platform.
         TypeError: its `spec.py` breaks the rule above; the message says how.
     """
-    if kind not in kinds():
-        raise KeyError(kind)
-    module = importlib.import_module(f"{PACKAGE}.{kind}.spec")
+    module = importlib.import_module(module_of(kind, "spec"))
     spec = getattr(module, "SPEC", None)
     if not (isinstance(spec, type) and issubclass(spec, TargetSpec)):
-        raise TypeError(f"{PACKAGE}/{kind}/spec.py must set SPEC to its subclass of lorafleet.targets.TargetSpec")
+        raise TypeError(f"{module.__name__} must set SPEC to its subclass of lorafleet.targets.TargetSpec")
     return spec

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pulumi
 from pulumi.runtime import is_dry_run
@@ -14,7 +15,12 @@ from pulumi.runtime.config import is_config_secret
 from lorafleet.errors import LorafleetError, nearest
 from lorafleet.load import load_fleet
 from lorafleet.plan import Plan, PlannedTarget, resolve
+from lorafleet.targets import module_of
 from providers.kit.endpoint import Target
+from providers.kit.program import Declared
+
+if TYPE_CHECKING:
+    from providers.routing import Router
 
 # Tells the language host that the reason was shown; any other status adds an "unhandled error" of its own to it.
 _REASON_WAS_SHOWN = 32
@@ -74,13 +80,40 @@ def target(plan: Plan, name: str, kind: str) -> PlannedTarget:
     return declared[name]
 
 
-def export(plan: Plan, *, endpoint: pulumi.Output[str], api_key: pulumi.Output[str], targets: Sequence[Target]) -> None:
-    """The outputs that every stack has: `endpoint`, `apiKey` (secret), `models`, `targets`."""
+def targets(plan: Plan, manifest: Declared, *, leave_out: Container[str] = ()) -> list[Target]:
+    """Every target that the stack file declares, made by the component of its kind.
+
+    manifest: what they all follow; leave_out: names of targets that the program makes by itself. Of kinds that the
+    stack file does not name, nothing is imported.
+    """
+    made = []
+    for planned in plan.targets:
+        if planned.name not in leave_out:
+            component: Callable[[str, Plan, Declared], Target] = importlib.import_module(
+                module_of(planned.kind, "target")
+            ).TARGET
+            made.append(component(planned.name, plan, manifest))
+    return made
+
+
+def router(name: str, plan: Plan, targets: Sequence[Target]) -> Router:
+    """The one address in front of `targets`, where `router.runs` of the stack file says."""
+    if plan.router.runs == "here":
+        from providers import local
+
+        return local.Router(name, plan, targets)
+    from providers.routing import RouterElsewhere
+
+    return RouterElsewhere(name, plan, targets)
+
+
+def export(plan: Plan, *, targets: Sequence[Target], router: Router) -> None:
+    """The outputs that every stack has: `models`, `targets` and those of its router."""
     unused = {each.name for each in plan.targets} - {each.endpoint.name for each in targets}
     if unused and is_dry_run():
         pulumi.log.warn(f"declared but not used by this stack's program: {', '.join(sorted(unused))}")
-    pulumi.export("endpoint", endpoint)
-    pulumi.export("apiKey", pulumi.Output.secret(api_key))
+    for name, value in router.outputs.items():
+        pulumi.export(name, value)
     pulumi.export("models", list(plan.router.models))
     pulumi.export(
         "targets",

@@ -1,8 +1,9 @@
-"""The Pulumi program: each environment is one file of this folder, named after its stack."""
+"""The Pulumi program. A stack whose name a file of this folder has is that file; each other one is `serving.py`."""
 
 import gc
 import importlib
 import os
+from pathlib import Path
 
 # A preview waits for this program, which lives for a second: it need not look for garbage, nor pydantic for plugins.
 gc.disable()
@@ -10,12 +11,5 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 import pulumi  # noqa: E402
 
-from providers.stack import refuse  # noqa: E402
-
 stack = pulumi.get_stack()
-try:
-    importlib.import_module(stack)
-except ModuleNotFoundError as error:
-    if error.name != stack:
-        raise
-    refuse(f"there is no program for the stack '{stack}'\n  next:    write stacks/{stack}.py, as stacks/local.py is")
+importlib.import_module(stack if Path(__file__).with_name(f"{stack}.py").is_file() else "serving")

@@ -8,4 +8,4 @@ manifest = artifacts.manifest("manifest", fleet)
 server = local.Server("server", fleet, manifest)
 router = local.Router("router", fleet, targets=[server])
 
-stack.export(fleet, endpoint=router.endpoint, api_key=router.api_key, targets=[server])
+stack.export(fleet, targets=[server], router=router)

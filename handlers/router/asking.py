@@ -10,7 +10,7 @@ import ssl
 import time
 
 from handlers.router import status
-from handlers.router.config import Target
+from handlers.router.config import Access, Target
 
 TIMEOUT_S = 3.0
 MOST_BYTES = 1024**2
@@ -54,10 +54,10 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_Until(sock, moment))
 
 
-def ask(target: Target, path: str, key: str | None, timeout_s: float = TIMEOUT_S) -> status.Status:
+def ask(target: Target, path: str, access: Access, timeout_s: float = TIMEOUT_S) -> status.Status:
     """What the target says at `path`. Certificates are checked as HAProxy does. Raises NoAnswerError."""
     try:
-        content = _get(target, path, key, time.monotonic() + timeout_s)
+        content = _get(target, path, access, time.monotonic() + timeout_s)
     except TimeoutError:
         raise NoAnswerError(f"no answer within {timeout_s:g} s") from None
     except ssl.SSLCertVerificationError as error:
@@ -66,23 +66,30 @@ def ask(target: Target, path: str, key: str | None, timeout_s: float = TIMEOUT_S
         raise NoAnswerError(f"its answer is no valid HTTP: {type(error).__name__}") from None
     except OSError as error:
         raise NoAnswerError(f"it cannot be reached: {error.strerror or type(error).__name__}") from None
-    if key is not None and len(key) >= _SHORTEST_KEY_TO_HIDE:
-        content = content.replace(key.encode(), b"[key]")
+    for secret in access.secrets():
+        if len(secret) >= _SHORTEST_KEY_TO_HIDE:
+            content = content.replace(secret.encode(), b"[key]")
     try:
         return status.read(content)
     except ValueError as error:
         raise NoAnswerError(f"its answer cannot be read: {error}") from None
 
 
-def _get(target: Target, path: str, key: str | None, moment: float) -> bytes:
+def _get(target: Target, path: str, access: Access, moment: float) -> bytes:
     def left_s() -> float:
         return max(0.01, moment - time.monotonic())
 
     # The head is made by hand, as `http.client` would open the connection itself; all of it was checked before.
-    lines = [f"GET {path} HTTP/1.1", f"Host: {target.authority}", "Accept: application/json", "Connection: close"]
+    lines = [
+        f"GET {target.prefix}{path} HTTP/1.1",
+        f"Host: {target.authority}",
+        "Accept: application/json",
+        "Connection: close",
+    ]
     lines += ["Accept-Encoding: identity", "User-Agent: lorafleet-router"]
-    if key is not None:
-        lines.append(f"Authorization: Bearer {key}")
+    if access.key is not None:
+        lines.append(f"Authorization: Bearer {access.key}")
+    lines += [f"{name}: {value}" for name, value in access.headers.items()]
     sock = socket.create_connection((target.host, target.port), left_s())
     try:
         if target.tls:

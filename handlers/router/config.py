@@ -10,9 +10,10 @@ import ipaddress
 import json
 import re
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from handlers.router.errors import RouterError
@@ -27,6 +28,20 @@ _HOST_NAME = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
 _PATH = r"/[A-Za-z0-9._~/-]{0,127}"
+_KEY = r"[\x21-\x7e]{1,4096}"
+_HEADER = r"[A-Za-z][A-Za-z0-9-]{0,63}"
+# What the router or the connection itself decides; a platform asks for its own headers beside these.
+_OWN_HEADERS = {
+    "authorization",
+    "host",
+    "content-length",
+    "content-type",
+    "connection",
+    "transfer-encoding",
+    "te",
+    "upgrade",
+}
+_OWN_PREFIX = "x-lorafleet-"
 _ABSOLUTE = r"/[^\x00-\x1f\x7f]+"
 
 
@@ -58,8 +73,11 @@ class Target:
     host: str
     port: int
     tls: bool
+    prefix: str
+    """What stands before `/v1/...` in the paths of its requests: empty, or begins with a slash and ends with none."""
     models: tuple[str, ...]
-    health_path: str
+    health_path: str | None
+    """What is asked, without a key, whether it can take requests; None: nothing may be asked, it counts as up."""
     status_path: str | None
     """What is asked for the state of its adapters; None: it must not be asked, that could wake a sleeping worker."""
     max_in_flight: int
@@ -75,6 +93,17 @@ class Target:
         """What a request's Host header says."""
         default_port = self.port == (443 if self.tls else 80)
         return self.address if default_port else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a target asks for: a Bearer key, and headers of its platform's own. All values are secret."""
+
+    key: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def secrets(self) -> tuple[str, ...]:
+        return tuple(value for value in (self.key, *self.headers.values()) if value is not None)
 
 
 @dataclass(frozen=True)
@@ -223,7 +252,7 @@ def _target(fields: Fields, names: list[str]) -> Target:
         if model not in names:
             raise fields.fail(f"models[{index}]", f"is {shown(model)}, not one of models{nearest(model, names)}")
     url = fields.raw("url")
-    host, port, tls = _split_url(fields, url)
+    host, port, tls, prefix = _split_url(fields, url)
     return Target(
         name=fields.text("name", _TARGET_NAME, _TARGET_NAME_TEXT),
         kind=fields.text("kind", r"[a-z][a-z0-9-]{0,31}", "lower-case letters, digits and -"),
@@ -231,23 +260,28 @@ def _target(fields: Fields, names: list[str]) -> Target:
         host=host,
         port=port,
         tls=tls,
+        prefix=prefix,
         models=models,
-        health_path=fields.text("healthPath", _PATH, "a path such as /ready"),
+        health_path=fields.text_or_none("healthPath", _PATH, "a path such as /ready"),
         status_path=fields.text_if_any("statusPath", _PATH, "a path such as /lorafleet/state"),
         max_in_flight=fields.integer("maxInFlight", 1, 1000),
         max_queue=fields.integer("maxQueue", 0, 1000),
     )
 
 
-def _split_url(fields: Fields, url: object) -> tuple[str, int, bool]:
-    wrong = fields.fail("url", f"is {shown(url)}; allowed: http://HOST:PORT or https://HOST[:PORT], without a path")
+def _split_url(fields: Fields, url: object) -> tuple[str, int, bool, str]:
+    wrong = fields.fail(
+        "url", f"is {shown(url)}; allowed: http://HOST:PORT or https://HOST[:PORT], and what stands before /v1 in paths"
+    )
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
         port = parts.port
     except ValueError:
         raise wrong from None
     host = parts.hostname
-    plain = parts.path in ("", "/") and not parts.query and not parts.fragment and parts.username is None
+    prefix = parts.path.rstrip("/")
+    plain = not parts.query and not parts.fragment and parts.username is None
+    plain = plain and (not prefix or re.fullmatch(_PATH, prefix) is not None)
     if parts.scheme not in ("http", "https") or not host or not plain or port == 0:
         raise wrong
     try:
@@ -255,8 +289,10 @@ def _split_url(fields: Fields, url: object) -> tuple[str, int, bool]:
     except ValueError:
         if _HOST_NAME.fullmatch(host) is None:
             raise wrong from None
+    if prefix.endswith("/v1"):
+        raise fields.fail("url", f"is {shown(url)}; leave /v1 out: the router puts it there")
     tls = parts.scheme == "https"
-    return host, port or (443 if tls else 80), tls
+    return host, port or (443 if tls else 80), tls, prefix
 
 
 def _limits(top: Fields) -> Limits:
@@ -270,8 +306,8 @@ def _limits(top: Fields) -> Limits:
     )
 
 
-def load_target_keys(router: RouterFile) -> dict[str, str]:
-    """The keys that targets ask for, by the target's name. Raises RouterError, which never holds a key."""
+def load_access(router: RouterFile) -> dict[str, Access]:
+    """What targets ask for, by the target's name. Raises RouterError, which never holds a key."""
     path = router.keys_file
     if path is None:
         return {}
@@ -279,17 +315,52 @@ def load_target_keys(router: RouterFile) -> dict[str, str]:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise RouterError(f"{path}: keysFile can be read by others than its owner", f"chmod 600 {path}")
     value = parse_json(content, str(path))
-    next_step = f"write {path} as {{target name: key}} and try again"
+    next_step = (
+        f'write {path} as {{target name: key, or {{"key": key or null, "headers": {{name: value}}}}}} and try again'
+    )
     if not isinstance(value, dict):
         raise RouterError(f"{path}: keysFile is not a JSON object of target name to key", next_step)
     known = [target.name for target in router.targets]
-    for name, key in value.items():
+    found: dict[str, Access] = {}
+    for name, given in value.items():
         if name not in known:
             raise RouterError(f"{path}: {shown(name)} is not a target{nearest(name, known)}", next_step)
-        # A space or line end would change the map file's or the header's meaning.
-        if not isinstance(key, str) or re.fullmatch(r"[\x21-\x7e]{1,4096}", key) is None:
-            raise RouterError(
-                f"{path}: the key of {shown(name)} is not 1 to 4096 visible ASCII characters without spaces",
-                next_step,
-            )
-    return dict(value)
+        try:
+            found[name] = _access(given)
+        except ValueError as error:
+            raise RouterError(f"{path}: {error} of {shown(name)} {_WRONG_ACCESS[str(error)]}", next_step) from None
+    return found
+
+
+# A space or line end would change a map file's or a header's meaning.
+_WRONG_ACCESS = {
+    "the key": "is not 1 to 4096 visible ASCII characters without spaces",
+    "the entry": "is neither a key nor an object with `key` and `headers` alone",
+    "a header's name": "is not one that a platform may ask for: letters, digits, -, and none that the router sets",
+    "a header's value": "is not 1 to 4096 visible ASCII characters without spaces",
+}
+
+
+def _access(given: object) -> Access:
+    """Raises ValueError with what is wrong, a key of `_WRONG_ACCESS`."""
+    if not isinstance(given, dict):
+        if not _is_secret(given):
+            raise ValueError("the key")
+        return Access(given)
+    headers = given.get("headers", {})
+    if set(given) - {"key", "headers"} or not isinstance(headers, dict):
+        raise ValueError("the entry")
+    key = given.get("key")
+    if key is not None and not _is_secret(key):
+        raise ValueError("the key")
+    for name, value in headers.items():
+        own = name.lower() in _OWN_HEADERS or name.lower().startswith(_OWN_PREFIX)
+        if own or re.fullmatch(_HEADER, name) is None:
+            raise ValueError("a header's name")
+        if not _is_secret(value):
+            raise ValueError("a header's value")
+    return Access(key, {name.lower(): value for name, value in headers.items()})
+
+
+def _is_secret(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and re.fullmatch(_KEY, value) is not None

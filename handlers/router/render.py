@@ -16,12 +16,13 @@ from collections.abc import Iterable, Mapping
 
 from handlers.router import answers, names
 from handlers.router.answers import Answer
-from handlers.router.config import Model, RouterFile, Target
+from handlers.router.config import Access, Model, RouterFile, Target
 
 CONFIG_FILE = "haproxy.cfg"
 ADMIN_SOCKET = "admin.sock"
 FLEET_SOCKET = "fleet.sock"
 SERVER_STATES = "servers.state"
+_BUSY_FILE = "busy.http"
 
 CONNECT_TIMEOUT_S = 1
 HEADERS_KIB = 16
@@ -49,7 +50,7 @@ _LOG_FIELDS = {
 """A log line's fields. `end` is HAProxy's termination state ("--": all well); a time of -1 was not reached."""
 
 
-def render(router: RouterFile, target_keys: Mapping[str, str], max_connections: int = 4000) -> dict[str, str]:
+def render(router: RouterFile, access: Mapping[str, Access], max_connections: int = 4000) -> dict[str, str]:
     """File name (in the folder of haproxy.cfg) -> text. All are for the owner's eyes only (mode 0600).
 
     `max_connections` is HAProxy's maxconn: each takes two file descriptors.
@@ -65,7 +66,7 @@ def render(router: RouterFile, target_keys: Mapping[str, str], max_connections: 
     ]
     for target in router.targets:
         sections.append(_hop(target))
-        sections.append(_target_backend(router, target, target.name in target_keys))
+        sections.append(_target_backend(router, target, access.get(target.name, Access())))
     if any(_needs_dns(target) for target in router.targets):
         sections.insert(2, ["resolvers system", "parse-resolv-conf"])
     files = {
@@ -74,13 +75,19 @@ def render(router: RouterFile, target_keys: Mapping[str, str], max_connections: 
         + "\n",
         "client-keys.txt": _lines(router.client_keys_sha256),
         "model-backends.map": _lines(f"{m.name} {names.model_backend(m.name)}" for m in router.models),
-        "target-keys.map": _lines(f"{name} {key}" for name, key in sorted(target_keys.items())),
+        "target-keys.map": _lines(f"{name} {one.key}" for name, one in sorted(access.items()) if one.key is not None),
+        "target-headers.map": _lines(
+            f"{name}/{header} {value}"
+            for name, one in sorted(access.items())
+            for header, value in sorted(one.headers.items())
+        ),
         "models.json": answers.model_list(router),
     }
     for index, model in enumerate(router.models):
         files[_card_file(model)] = answers.model_card(router, index)
     for answer in answers.FROM_HAPROXY:
         files[f"{answer.status}.http"] = answers.raw_http(answer)
+    files[_BUSY_FILE] = answers.raw_http(answers.BUSY)
     return files
 
 
@@ -262,21 +269,29 @@ def _model_backend(router: RouterFile, model: Model) -> list[str]:
     """Counts one model's requests and gives each to the target with the fewest.
 
     A request goes to another target when none of it ran: the target was full or down (both are 503 here). It never
-    does when a target is slow: that would make the same answer twice.
+    does when a target is slow: that would make the same answer twice. A target that must not be asked for its health
+    sleeps while nobody needs it, and costs money when it is woken: it gets what is more than the others can do at once.
     """
     targets = [target for target in router.targets if model.name in target.models]
     several = len(targets) > 1
+    # Those that are awake first; the sort keeps the file's order otherwise.
+    targets.sort(key=lambda target: target.health_path is None)
+    mixed = targets[0].health_path is not None and targets[-1].health_path is None
     return [
         f"backend {names.model_backend(model.name)}",
-        "balance leastconn",
+        f"balance {'first' if mixed else 'leastconn'}",
         # A kept connection between two parts of one process would hold a former worker back after a reload.
         "http-reuse never",
         "option redispatch 1",
         f"retries {min(3, max(1, len(targets) - 1))}",
         "retry-on conn-failure empty-response" + (" 503" if several else ""),
         _return(answers.BUSY, f"if {{ res.hdr({_REASON}) -m str busy }}", rules="http-response"),
+        # A target that counts as up always is among them, so a 503 made here means: waited for a place in vain.
+        *([f"errorfile 503 {_BUSY_FILE}"] if mixed else []),
         *(
-            f"server {target.name} unix@{names.target_socket(target.name)} track {names.target_backend(target.name)}/up"
+            f"server {target.name} unix@{names.target_socket(target.name)}"
+            + (f" track {names.target_backend(target.name)}/up" if target.health_path else "")
+            + (f" maxconn {target.max_in_flight}" if mixed else "")
             for target in targets
         ),
     ]
@@ -291,7 +306,7 @@ def _hop(target: Target) -> list[str]:
     ]
 
 
-def _target_backend(router: RouterFile, target: Target, has_key: bool) -> list[str]:
+def _target_backend(router: RouterFile, target: Target, access: Access) -> list[str]:
     backend = names.target_backend(target.name)
     limits = router.limits
     queue_full = f"{{ queue({backend}) ge {target.max_queue} }} {{ srv_conn({backend}/up) ge {target.max_in_flight} }}"
@@ -314,14 +329,16 @@ def _target_backend(router: RouterFile, target: Target, has_key: bool) -> list[s
         "srvtcpka-cnt 3",
         # After a reload a target that is not ready stays so, without a request that finds out.
         "load-server-state-from-file global",
-        "option httpchk",
-        f"http-check send meth GET uri {target.health_path} ver HTTP/1.1"
-        f" hdr host {target.authority} hdr connection close",
-        "http-check expect status 200",
+        *_check(target),
         "http-request set-var(txn.arrived_ms) date(0,ms)",
         f"http-request return status 503 hdr {_REASON} busy if {queue_full}",
         f"http-request set-header host {target.authority}",
-        *([f"http-request set-header authorization {key}"] if has_key else []),
+        *([f"http-request set-path {target.prefix}%[path]"] if target.prefix else []),
+        *([f"http-request set-header authorization {key}"] if access.key is not None else []),
+        *(
+            f'http-request set-header {header} "%[str({target.name}/{header}),map_str(target-headers.map)]"'
+            for header in sorted(access.headers)
+        ),
         f"http-response del-header {_REASON}",
         f"http-response set-header x-lorafleet-target {target.name}",
         # HAProxy says 503 when a request waited too long in the queue; to the client that is as a full queue.
@@ -334,18 +351,35 @@ def _target_backend(router: RouterFile, target: Target, has_key: bool) -> list[s
     ]
 
 
+def _check(target: Target) -> list[str]:
+    """How it is found out whether the target can take requests. One that must not be asked counts as up."""
+    if target.health_path is None:
+        return []
+    return [
+        "option httpchk",
+        f"http-check send meth GET uri {target.prefix}{target.health_path} ver HTTP/1.1"
+        f" hdr host {target.authority} hdr connection close",
+        "http-check expect status 200",
+    ]
+
+
 def _server_line(target: Target) -> str:
-    parts = [
-        f"server up {target.address}:{target.port}",
+    checked = [
         "check inter 1s fall 2 rise 1",
         # The first refused connection marks it down; the health check brings it back.
         "observe layer4 error-limit 1 on-error mark-down",
+    ]
+    parts = [
+        f"server up {target.address}:{target.port}",
+        *(checked if target.health_path else []),
         f"maxconn {target.max_in_flight}",
         # vLLM's server forgets idle connections after 5 s: let go of them before.
         "pool-purge-delay 2s",
     ]
     if target.tls:
-        parts.append(f"ssl verify required ca-file @system-ca sni str({target.host}) check-sni {target.host}")
+        parts.append(f"ssl verify required ca-file @system-ca sni str({target.host})")
+        if target.health_path:
+            parts.append(f"check-sni {target.host}")
     if _needs_dns(target):
         parts.append("resolvers system init-addr last,libc,none")
     return " ".join(parts)

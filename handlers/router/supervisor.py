@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from handlers.router import config, files, haproxy, metrics, render
-from handlers.router.config import Address, RouterFile, Target
+from handlers.router.config import Access, Address, RouterFile, Target
 from handlers.router.endpoint import Endpoint
 from handlers.router.errors import RouterError
 from handlers.router.watch import Watch
@@ -132,8 +132,8 @@ class _Supervisor:
         files.write_private(self._run_dir / render.SERVER_STATES, "1\n")
         for field, address in (("listen", self._router.listen), ("metrics", self._router.metrics)):
             _must_be_free(field, address)
-        keys = config.load_target_keys(self._router)
-        folder = await self._write_checked(self._router, keys)
+        access = config.load_access(self._router)
+        folder = await self._write_checked(self._router, access)
         files.point_current_at(self._run_dir, folder)
         endpoint = Endpoint(self._run_dir, lambda: metrics.text(self._watch.seen()))
         config_path = f"{files.CURRENT}/{render.CONFIG_FILE}"
@@ -142,7 +142,7 @@ class _Supervisor:
         self._state.haproxy_pid = self._process.pid
         # Threads begin behind the fork that starts HAProxy: what one of them locks would stay locked in the child.
         endpoint.start()
-        self._watch.follow(self._router.targets, keys)
+        self._watch.follow(self._router.targets, access)
         if await self._new_worker(None, _START_TIMEOUT_S) is None:
             await self._kill()
             raise RouterError(
@@ -198,8 +198,8 @@ class _Supervisor:
             asked = hashlib.sha256(content).hexdigest()
             router = config.parse(content, str(self._router_file))
             self._must_stay(router)
-            keys = config.load_target_keys(router)
-            folder = await self._write_checked(router, keys)
+            access = config.load_access(router)
+            folder = await self._write_checked(router, access)
             await self._switch(router, folder, former_folder)
         except RouterError as error:
             _say(f"The router file was refused; the former one goes on serving.\n{error}")
@@ -208,7 +208,7 @@ class _Supervisor:
             return
         self._state.refused_digest = None
         self._router = router
-        self._watch.follow(router.targets, keys)
+        self._watch.follow(router.targets, access)
         files.remove_generations_but(self._run_dir, folder)
         self._ready(None)
 
@@ -249,9 +249,9 @@ class _Supervisor:
                 "correct what it names and send SIGHUP again",
             )
 
-    async def _write_checked(self, router: RouterFile, keys: Mapping[str, str]) -> Path:
+    async def _write_checked(self, router: RouterFile, access: Mapping[str, Access]) -> Path:
         self._generation += 1
-        texts = render.render(router, keys, _max_connections())
+        texts = render.render(router, access, _max_connections())
         folder = files.write_generation(self._run_dir, self._generation, texts)
         try:
             await haproxy.check(self._program, self._run_dir, folder / render.CONFIG_FILE)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from handlers.router import asking
-from handlers.router.config import Target
+from handlers.router.config import Access, Target
 from handlers.router.metrics import Seen
 from handlers.router.status import Status
 
@@ -24,14 +24,14 @@ class Watch:
         self._say = say
         self._watchers: dict[str, _Watcher] = {}
 
-    def follow(self, targets: tuple[Target, ...], keys: Mapping[str, str]) -> None:
+    def follow(self, targets: tuple[Target, ...], access: Mapping[str, Access]) -> None:
         """From now on watches the `targets` with a status path; one that is asked as before keeps what is known."""
         wanted: dict[str, _Watcher] = {}
         begun: list[_Watcher] = []
         for target in targets:
             if target.status_path is None:
                 continue
-            new = _Watcher(target, target.status_path, keys.get(target.name), self._say)
+            new = _Watcher(target, target.status_path, access.get(target.name, Access()), self._say)
             former = self._watchers.get(target.name)
             if former is not None and former.asks_as(new):
                 wanted[target.name] = former
@@ -59,10 +59,10 @@ class Watch:
 class _Watcher:
     """Asks one target. Its thread alone writes `_known`, as a whole, so readers need no lock."""
 
-    def __init__(self, target: Target, path: str, key: str | None, say: Callable[[str], None]) -> None:
+    def __init__(self, target: Target, path: str, access: Access, say: Callable[[str], None]) -> None:
         self._target = target
         self._path = path
-        self._key = key
+        self._access = access
         self._say = say
         self._over = threading.Event()
         self._known: _Known | None = None
@@ -72,7 +72,7 @@ class _Watcher:
 
     def _way(self) -> tuple[object, ...]:
         target = self._target
-        return (target.name, target.host, target.port, target.tls, self._path, self._key)
+        return (target.name, target.host, target.port, target.tls, self._path, self._access)
 
     def start(self) -> None:
         # A daemon: the router's end waits for no name server and no target.
@@ -94,7 +94,7 @@ class _Watcher:
         while not self._over.is_set():
             began = time.monotonic()
             try:
-                status, fault = asking.ask(self._target, self._path, self._key), ""
+                status, fault = asking.ask(self._target, self._path, self._access), ""
             except asking.NoAnswerError as error:
                 status, fault = None, str(error)
             except Exception as error:

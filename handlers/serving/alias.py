@@ -4,7 +4,7 @@
   the answer's header `x-lorafleet-adapter` says which version it was (table.py). Looking the name up and counting the
   request happen in one step of the event loop, so a switch to a new version and the end of the last request on the old
   one cannot miss each other.
-- Clients show a key (Bearer) everywhere but at /health and /ready; keys are compared by their SHA-256.
+- Clients show a key (Bearer) everywhere but at /health, /ready and /ping; keys are compared by their SHA-256.
 - Everything that is not in ROUTES below is answered with 404, whatever vLLM offers. Loading and unloading adapters, and
   any request before the server is ready, need the launcher's own token.
 
@@ -32,9 +32,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 INFERENCE = {"/v1/chat/completions", "/v1/completions", "/v1/responses"}
 ADMIN = {"/v1/load_lora_adapter", "/v1/unload_lora_adapter"}
-OPEN = {"/health", "/ready"}
 READ = {"/v1/models", "/metrics", "/lorafleet/state"}
 RETRY_AFTER_S = 5
+STARTING = {"launching", "loading", "probing"}  # phases before `ready` in which this answers
 
 
 class AliasMiddleware:
@@ -63,6 +63,8 @@ class AliasMiddleware:
             await self.app(scope, receive, send)
         elif path == "/ready" and reads:
             await self.ready(scope, receive, send)
+        elif path == "/ping" and reads:
+            await self.ping(scope, receive, send)
         elif not known(path, method):
             await answers.error(send, 404, f"there is no {method} {path} here", "not_found")
         elif self.is_launcher(scope):
@@ -89,6 +91,16 @@ class AliasMiddleware:
             await self.not_ready(send)
             return
         await self.app({**scope, "path": "/health", "raw_path": b"/health"}, receive, send)
+
+    async def ping(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What RunPod's balancer asks: as `ready`, but a server that is still starting says 204, not a failure."""
+        table = self.table.document
+        state = self.status.read(table.get("stateFile"))
+        if isinstance(state, dict) and state.get("phase") in STARTING:
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await self.ready(scope, receive, send)
 
     async def not_ready(self, send: Send) -> None:
         await answers.error(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -15,7 +16,10 @@ class Endpoint:
 
     name, kind: the target's; url: base URL without `/v1`; key: what it asks for as Bearer token.
     models: public names it serves, base first; served: {adapter: immutable served name}.
-    status_path: where it says what it serves; None if asking could wake a sleeping worker.
+    health_path: where it says, without a key, that it can take requests; None if asking could wake a sleeping worker
+        or needs the key: then it counts as up, and a request that it refuses goes elsewhere.
+    status_path: where it says what it serves; None as above.
+    headers: what its platform asks for beside the key; secret.
     max_in_flight, max_queue: requests at once, and waiting in the router for it.
     """
 
@@ -27,8 +31,9 @@ class Endpoint:
     served: pulumi.Output[dict[str, str]]
     max_in_flight: int
     max_queue: int
-    health_path: str = "/ready"
+    health_path: str | None = "/ready"
     status_path: str | None = "/lorafleet/state"
+    headers: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
 
 
 class Target(Protocol):

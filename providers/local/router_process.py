@@ -30,7 +30,7 @@ class RoutedModel(kit.Model):
 
 
 class RoutedTarget(kit.Model):
-    """An endpoint that requests are sent to. `key`: what it asks for as Bearer token.
+    """An endpoint that requests are sent to. `key`: what it asks for as Bearer token; `headers`: what beside it.
 
     status_path: where it says what it serves, for the metrics; None if it must not be asked.
     """
@@ -39,11 +39,12 @@ class RoutedTarget(kit.Model):
     kind: str
     url: str
     models: list[str]
-    health_path: str = "/ready"
+    health_path: str | None = None
     status_path: str | None = None
     max_in_flight: int
     max_queue: int
     key: kit.Secret[str] | None = None
+    headers: kit.Secret[dict[str, str]] | None = None
 
 
 class RouterInputs(ProcessInputs):
@@ -92,7 +93,9 @@ class RouterProcess(Supervised[RouterInputs, RouterOutputs]):
             "clientKeysSha256": list(inputs.client_keys_sha256),
             "baseModel": inputs.base_model,
             "models": [model.model_dump(mode="json", by_alias=True) for model in inputs.models],
-            "targets": [target.model_dump(mode="json", by_alias=True, exclude={"key"}) for target in inputs.targets],
+            "targets": [
+                target.model_dump(mode="json", by_alias=True, exclude={"key", "headers"}) for target in inputs.targets
+            ],
             "keysFile": str(daemon.run / _keys_name(inputs)),
             "limits": inputs.limits.model_dump(mode="json", by_alias=True),
             "runDir": str(daemon.run / "haproxy"),
@@ -107,10 +110,7 @@ class RouterProcess(Supervised[RouterInputs, RouterOutputs]):
             "host": document["listen"]["host"],
             "port": document["listen"]["port"],
             "metricsPort": document["metrics"]["port"],
-            "targets": [
-                {**target, **({"key": keys[target["name"]]} if target["name"] in keys else {})}
-                for target in document["targets"]
-            ],
+            "targets": [_declared(target) | _access(keys.get(target["name"])) for target in document["targets"]],
         }
 
     def prepare(self, daemon: Daemon, inputs: RouterInputs) -> None:
@@ -190,8 +190,23 @@ def _metrics(inputs: RouterInputs) -> str:
     return f"http://{inputs.host}:{inputs.metrics_port}/metrics"
 
 
-def _keys(inputs: RouterInputs) -> dict[str, str]:
-    return {target.name: target.key for target in inputs.targets if target.key is not None}
+def _keys(inputs: RouterInputs) -> dict[str, Any]:
+    """The keys file (docs/architecture.md)."""
+    return {
+        target.name: {"key": target.key, "headers": target.headers} if target.headers else target.key
+        for target in inputs.targets
+        if target.headers or target.key is not None
+    }
+
+
+def _access(kept: str | dict[str, Any] | None) -> dict[str, Any]:
+    """What a keys file has of one target, as inputs."""
+    return _declared(kept if isinstance(kept, dict) else {"key": kept})
+
+
+def _declared(value: dict[str, Any]) -> dict[str, Any]:
+    """Inputs do without what is null."""
+    return {key: item for key, item in value.items() if item is not None}
 
 
 def _keys_name(inputs: RouterInputs) -> str:

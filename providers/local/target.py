@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pulumi
 
@@ -10,6 +11,7 @@ from lorafleet.plan import Plan
 from providers.access.resources import ApiKey
 from providers.kit.endpoint import Endpoint, Target
 from providers.kit.program import Declared, declare, without_none
+from providers.routing import client_key, routed
 from providers.stack import target as planned_target
 
 from .resources import ModelServer, RouterProcess
@@ -67,19 +69,17 @@ class Server(pulumi.ComponentResource):
 class Router(pulumi.ComponentResource):
     """The one OpenAI-compatible address, as a process on this machine.
 
-    endpoint: its base URL, ending in `/v1`; api_key: what clients present (secret).
+    outputs: `endpoint`, its base URL, ending in `/v1`, and `apiKey` (secret), which clients present.
     """
 
-    endpoint: pulumi.Output[str]
-    api_key: pulumi.Output[str]
+    outputs: Mapping[str, pulumi.Output[Any]]
 
     def __init__(
         self, name: str, fleet: Plan, targets: Sequence[Target], opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("lorafleet:local:Router", name, None, opts)
         inside = pulumi.ResourceOptions(parent=self)
-        own_key = pulumi.Config().get_secret("apiKey")
-        key = declare(ApiKey, f"{name}-key", {"value": own_key}, inside)
+        key = client_key(name, inside)
         process = declare(
             RouterProcess,
             name,
@@ -91,25 +91,13 @@ class Router(pulumi.ComponentResource):
                 "client_keys_sha256": [key.sha256],
                 "base_model": fleet.base.name,
                 "models": fleet.router_models(),
-                "targets": [_routed(each.endpoint) for each in targets],
+                "targets": [without_none(routed(each.endpoint)) for each in targets],
                 "limits": fleet.router.limits.model_dump(mode="json", by_alias=True),
             },
             inside,
         )
-        self.endpoint, self.api_key = process.endpoint, key.key
-        self.register_outputs({"endpoint": self.endpoint, "metricsUrl": process.metrics_url})
+        self.outputs = {"endpoint": process.endpoint, "apiKey": pulumi.Output.secret(key.key)}
+        self.register_outputs({"endpoint": process.endpoint, "metricsUrl": process.metrics_url})
 
 
-def _routed(endpoint: Endpoint) -> dict[str, object]:
-    routed = {
-        "name": endpoint.name,
-        "kind": endpoint.kind,
-        "url": endpoint.url,
-        "models": list(endpoint.models),
-        "healthPath": endpoint.health_path,
-        "statusPath": endpoint.status_path,
-        "maxInFlight": endpoint.max_in_flight,
-        "maxQueue": endpoint.max_queue,
-        "key": endpoint.key,
-    }
-    return {key: value for key, value in routed.items() if value is not None}
+TARGET = Server

@@ -110,6 +110,7 @@ class Upstream:
             self.seen["in_flight"] += 1
             self.seen["most_in_flight"] = max(self.seen["most_in_flight"], self.seen["in_flight"])
             self.seen["headers"] = headers
+            self.seen["path"] = path
             # As vLLM does: a client that hangs up ends the generation.
             hung_up = asyncio.create_task(reader.read(1))
             work = asyncio.create_task(self.generate(json.loads(body), writer))

@@ -67,6 +67,24 @@ def test_keys_are_copied_to_a_file_of_their_own(tmp_path: Path) -> None:
         assert SECRET not in file.read_text()
 
 
+def test_googles_key_is_in_a_file_and_no_longer_in_the_environment(tmp_path: Path) -> None:
+    code = "import json, os, sys; print(json.dumps(dict(os.environ)))"
+    # Instead of the server: a Python that shows what it was given.
+    fake = tmp_path / "python"
+    fake.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{code}'\n")
+    fake.chmod(0o700)
+    program = f"import sys; sys.executable = {str(fake)!r}; from images.start import main; main(['serving'])"
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    given = environ(run_dir, LORAFLEET_CONFIG=LAUNCH, LORAFLEET_GOOGLE_CREDENTIALS={"private_key": SECRET})
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ | given, capture_output=True, text=True)
+    shown = json.loads(done.stdout)
+    assert shown["GOOGLE_APPLICATION_CREDENTIALS"] == str(run_dir / "google.json")
+    assert SECRET not in done.stdout + done.stderr
+    assert json.loads((run_dir / "google.json").read_text()) == {"private_key": SECRET}
+    assert (run_dir / "google.json").stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize(
     ("kind", "variables", "says"),
     [
@@ -76,6 +94,7 @@ def test_keys_are_copied_to_a_file_of_their_own(tmp_path: Path) -> None:
         ("serving", {"LORAFLEET_CONFIG": f'{{"a": "{SECRET}"'}, "is not JSON (line 1"),
         ("serving", {"LORAFLEET_CONFIG": LAUNCH, "PORT": "http"}, "PORT is 'http'"),
         ("serving", {"LORAFLEET_CONFIG": LAUNCH, "PORT": "65536"}, "PORT is '65536'"),
+        ("serving", {"LORAFLEET_CONFIG": LAUNCH, "LORAFLEET_GOOGLE_CREDENTIALS": SECRET}, "_CREDENTIALS: is not JSON"),
         ("serving", {"LORAFLEET_CONFIG": LAUNCH, "AIP_HTTP_PORT": "０"}, "AIP_HTTP_PORT is"),
         ("serving", {"LORAFLEET_CONFIG": LAUNCH, "PORT": "80", "PORT_HEALTH": "81"}, "PORT_HEALTH is '81' and PORT"),
         ("serving", {"LORAFLEET_CONFIG": LAUNCH, "AIP_PREDICT_ROUTE": "/predict"}, "allowed: /v1/chat/completions"),

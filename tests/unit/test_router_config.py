@@ -69,7 +69,9 @@ WRONG = [
     ("targets.0.kind", "Local", "targets[0].kind"),
     ("targets.0.url", "ftp://127.0.0.1", "targets[0].url"),
     ("targets.0.url", "127.0.0.1:8101", "targets[0].url"),
-    ("targets.0.url", "http://127.0.0.1:8101/v1", "without a path"),
+    ("targets.0.url", "http://127.0.0.1:8101/v1", "leave /v1 out"),
+    ("targets.0.url", "http://127.0.0.1:8101/a b", "targets[0].url"),
+    ("targets.0.url", "http://127.0.0.1:8101/a?b=c", "targets[0].url"),
     ("targets.0.url", "http://127.0.0.1:99999", "targets[0].url"),
     ("targets.0.url", "http://user:pw@127.0.0.1:1", "targets[0].url"),
     ("targets.0.url", "http://a b:1", "targets[0].url"),
@@ -155,7 +157,7 @@ def keys_error(tmp_path: Path, content: str, mode: int = 0o600) -> RouterError:
     path.write_text(content)
     path.chmod(mode)
     with pytest.raises(RouterError) as error:
-        config.load_target_keys(parsed(changed("keysFile", str(path))))
+        config.load_access(parsed(changed("keysFile", str(path))))
     assert "sk-secret" not in str(error.value)
     return error.value
 
@@ -169,15 +171,54 @@ def test_wrong_keys_files_are_told_without_a_key(tmp_path: Path) -> None:
     assert "is not JSON" in keys_error(tmp_path, '{"server": sk-secret}').what
     assert "not a JSON object" in keys_error(tmp_path, '["sk-secret"]').what
     with pytest.raises(RouterError, match="cannot be read"):
-        config.load_target_keys(parsed(changed("keysFile", str(tmp_path / "none.json"))))
+        config.load_access(parsed(changed("keysFile", str(tmp_path / "none.json"))))
 
 
 def test_good_keys_file(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_text('{"server": "sk-secret"}')
     path.chmod(0o600)
-    assert config.load_target_keys(parsed(changed("keysFile", str(path)))) == {"server": "sk-secret"}
-    assert config.load_target_keys(parsed(router_file())) == {}
+    assert config.load_access(parsed(changed("keysFile", str(path)))) == {"server": config.Access("sk-secret")}
+    assert config.load_access(parsed(router_file())) == {}
+
+
+def test_a_platforms_own_headers_stand_beside_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text('{"server": {"key": null, "headers": {"Modal-Key": "wk-1"}}}')
+    path.chmod(0o600)
+    found = config.load_access(parsed(changed("keysFile", str(path))))
+    assert found == {"server": config.Access(None, {"modal-key": "wk-1"})}
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"key": "sk-secret", "header": {}}, "the entry"),
+        ({"key": "sk-secret", "headers": ["a"]}, "the entry"),
+        ({"key": "sk-secret\n"}, "the key"),
+        ({"headers": {"Authorization": "sk-secret"}}, "a header's name"),
+        ({"headers": {"x-lorafleet-session": "sk-secret"}}, "a header's name"),
+        ({"headers": {"a b": "sk-secret"}}, "a header's name"),
+        ({"headers": {"a": "sk-secret two"}}, "a header's value"),
+        ({"headers": {"a": 5}}, "a header's value"),
+    ],
+)
+def test_wrong_headers_are_told_without_their_values(tmp_path: Path, entry: object, expected: str) -> None:
+    assert f'{expected} of "server"' in keys_error(tmp_path, json.dumps({"server": entry})).what
+
+
+@pytest.mark.parametrize(
+    ("url", "prefix"),
+    [("http://a.example", ""), ("http://a.example/", ""), ("https://a.example/v2/x1/openai/", "/v2/x1/openai")],
+)
+def test_what_stands_before_v1(url: str, prefix: str) -> None:
+    assert parsed(changed("targets.0.url", url)).targets[0].prefix == prefix
+
+
+def test_a_target_that_must_not_be_asked() -> None:
+    assert parsed(changed("targets.0.healthPath", None)).targets[0].health_path is None
+    with pytest.raises(RouterError, match="healthPath is missing"):
+        parsed(changed("targets.0.healthPath", MISSING))
 
 
 def test_missing_haproxy_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from handlers.router import config, names, render
+from handlers.router.config import Access
 
 GOLDEN = Path(__file__).parent / "golden" / "router"
 
@@ -56,15 +57,34 @@ def several_targets() -> dict[str, Any]:
     return value
 
 
+def scaled_to_zero() -> dict[str, Any]:
+    """A local target, and one on a platform that must not be asked, wants a header and has a path before /v1."""
+    value = router_file()
+    far = {"name": "burst", "kind": "runpod-queue", "url": "https://api.example.com/v2/abc/openai"}
+    value["targets"].append({**value["targets"][0], **far, "healthPath": None, "statusPath": None})
+    return value
+
+
 def parsed(value: dict[str, Any]) -> config.RouterFile:
     return config.parse(json.dumps(value).encode(), "router.json")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "keys"),
-    [("one", router_file(), {}), ("several", several_targets(), {"far_away.1": "sk-far", "server": "sk-server"})],
+    [
+        ("one", router_file(), {}),
+        ("several", several_targets(), {"far_away.1": Access("sk-far"), "server": Access("sk-server")}),
+        (
+            "unasked",
+            scaled_to_zero(),
+            {
+                "burst": Access("rp-key", {"modal-key": "wk-1", "modal-secret": "ws-1"}),
+                "server": Access(None, {"a": "b"}),
+            },
+        ),
+    ],
 )
-def test_files_are_as_in_the_golden_folder(name: str, value: dict[str, Any], keys: dict[str, str]) -> None:
+def test_files_are_as_in_the_golden_folder(name: str, value: dict[str, Any], keys: dict[str, Access]) -> None:
     files = render.render(parsed(value), keys)
     folder = GOLDEN / name
     if os.environ.get("UPDATE_GOLDEN"):
@@ -91,7 +111,7 @@ def test_settings_that_must_be_there() -> None:
 
 
 def test_a_target_key_stands_in_one_file_only() -> None:
-    files = render.render(parsed(several_targets()), {"server": "sk-very-secret"})
+    files = render.render(parsed(several_targets()), {"server": Access("sk-very-secret")})
     assert [name for name, text in files.items() if "sk-very-secret" in text] == ["target-keys.map"]
 
 

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from handlers.router import asking, endpoint, metrics, status, watch
 from handlers.router.asking import NoAnswerError, ask
-from handlers.router.config import Target
+from handlers.router.config import Access, Target
 from handlers.router.errors import RouterError
 from tests.support.ports import free_port
 from tests.unit.test_router_render import parsed, router_file
@@ -94,12 +94,12 @@ def peer() -> Iterator[Callable[..., Peer]]:
 
 def test_what_is_asked_and_read(peer: Callable[..., Peer]) -> None:
     server = peer(GOOD)
-    found = ask(server.target(), PATH, KEY)
+    found = ask(server.target(), PATH, Access(KEY))
     assert [adapter.name for adapter in found.adapters] == ["checklist", "easycontract"]
     [request] = server.asked
     assert request.startswith(f"GET {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n")
     assert f"\r\nAuthorization: Bearer {KEY}\r\n" in request
-    ask(server.target(), PATH, None)
+    ask(server.target(), PATH, Access())
     assert "Authorization" not in server.asked[1]
 
 
@@ -107,7 +107,7 @@ def test_chunked_answer_and_one_without_a_length(peer: Callable[..., Peer]) -> N
     body = json.dumps(document()).encode()
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     for answer in (chunked, b"HTTP/1.0 200 OK\r\n\r\n" + body):
-        assert len(ask(peer(answer).target(), PATH, None).adapters) == 2
+        assert len(ask(peer(answer).target(), PATH, Access()).adapters) == 2
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_chunked_answer_and_one_without_a_length(peer: Callable[..., Peer]) -> N
 )
 def test_bad_answers_are_told(peer: Callable[..., Peer], answer: bytes, told: str) -> None:
     with pytest.raises(NoAnswerError, match=re.escape(told)) as error:
-        ask(peer(answer).target(), PATH, KEY)
+        ask(peer(answer).target(), PATH, Access(KEY))
     assert KEY not in str(error.value) and "\n" not in str(error.value)
 
 
@@ -140,7 +140,7 @@ def test_a_target_that_drips_is_given_up_in_time(peer: Callable[..., Peer], part
     server = peer(*(parts or [b""] * 600), pause_s=0.05)
     began = time.monotonic()
     with pytest.raises(NoAnswerError, match=r"no answer within 0\.5 s"):
-        ask(server.target(), PATH, KEY, timeout_s=0.5)
+        ask(server.target(), PATH, Access(KEY), timeout_s=0.5)
     # It drips for 30 s.
     assert time.monotonic() - began < 15
 
@@ -149,15 +149,15 @@ def test_nobody_listens(peer: Callable[..., Peer]) -> None:
     server = peer(GOOD)
     target = replace(server.target(), port=free_port())
     with pytest.raises(NoAnswerError, match=r"cannot be reached: Connection refused"):
-        ask(target, PATH, KEY)
+        ask(target, PATH, Access(KEY))
     with pytest.raises(NoAnswerError, match="cannot be reached"):
-        ask(replace(target, host="no-such-host.invalid"), PATH, KEY)
+        ask(replace(target, host="no-such-host.invalid"), PATH, Access(KEY))
 
 
 def test_a_target_that_says_its_key_is_not_repeated(peer: Callable[..., Peer]) -> None:
     value = document()
     value["status"]["adapters"][1]["error"]["what"] = f"401 with Bearer {KEY}"
-    found = ask(peer(http(json.dumps(value).encode())).target(), PATH, KEY)
+    found = ask(peer(http(json.dumps(value).encode())).target(), PATH, Access(KEY))
     fault = found.adapters[1].fault
     assert fault is not None and fault.message == "401 with Bearer [key]"
 
@@ -190,15 +190,15 @@ def test_https_with_a_certificate_that_is_trusted_and_one_that_is_not(
     context.load_cert_chain(certificate)
     target = peer(GOOD, tls=context).target(scheme="https")
     with pytest.raises(NoAnswerError, match="its certificate is refused: self-signed certificate"):
-        ask(target, PATH, KEY)
+        ask(target, PATH, Access(KEY))
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     asking._tls.cache_clear()
     try:
-        assert len(ask(target, PATH, KEY).adapters) == 2
+        assert len(ask(target, PATH, Access(KEY)).adapters) == 2
     finally:
         asking._tls.cache_clear()
     with pytest.raises(NoAnswerError):
-        ask(peer(GOOD).target(scheme="https"), PATH, KEY, timeout_s=2)
+        ask(peer(GOOD).target(scheme="https"), PATH, Access(KEY), timeout_s=2)
 
 
 def wait_for(true: Callable[[], bool], timeout_s: float = 20) -> None:
@@ -227,7 +227,7 @@ def test_a_slow_target_delays_no_other(watching: tuple[watch.Watch, list[str]], 
     made, _ = watching
     slow, quick = peer(b"", pause_s=60), peer(GOOD)
     unasked = replace(peer(GOOD).target("asleep"), status_path=None)
-    made.follow((slow.target("slow"), unasked, quick.target("quick")), {"quick": KEY})
+    made.follow((slow.target("slow"), unasked, quick.target("quick")), {"quick": Access(KEY)})
     wait_for(lambda: len(quick.asked) >= 5)
     assert len(slow.asked) == 1
     assert ups(made) == {"quick": True}
@@ -240,7 +240,7 @@ def test_what_is_said_once_and_kept_when_a_target_falls_silent(
 ) -> None:
     made, said = watching
     server = peer(GOOD)
-    made.follow((server.target(),), {"server": KEY})
+    made.follow((server.target(),), {"server": Access(KEY)})
     wait_for(lambda: ups(made) == {"server": True})
     [seen] = made.seen()
     assert seen.status is not None and seen.status.manifest.state == "refused"
@@ -290,16 +290,16 @@ def test_other_targets_are_followed_and_unchanged_ones_keep_what_is_known(
 ) -> None:
     made, _ = watching
     stays, goes, comes = peer(GOOD), peer(GOOD), peer(GOOD)
-    made.follow((stays.target("stays"), goes.target("moves")), {"stays": KEY})
+    made.follow((stays.target("stays"), goes.target("moves")), {"stays": Access(KEY)})
     wait_for(lambda: ups(made) == {"stays": True, "moves": True})
-    made.follow((replace(stays.target("stays"), max_queue=1), comes.target("moves")), {"stays": KEY})
+    made.follow((replace(stays.target("stays"), max_queue=1), comes.target("moves")), {"stays": Access(KEY)})
     assert ups(made)["stays"] is True
     wait_for(lambda: len(comes.asked) >= 2)
     asked = len(goes.asked)
     comes_asked = len(comes.asked)
     wait_for(lambda: len(comes.asked) > comes_asked + 3)
     assert len(goes.asked) <= asked + 1
-    made.follow((stays.target("stays"),), {"stays": "sk-another-key"})
+    made.follow((stays.target("stays"),), {"stays": Access("sk-another-key")})
     wait_for(lambda: "sk-another-key" in stays.asked[-1])
     assert list(ups(made)) in ([], ["stays"])
 

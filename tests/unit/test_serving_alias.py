@@ -174,6 +174,15 @@ async def test_health_needs_nothing_and_ready_asks_the_engine_too(server: Server
     assert (reply.status, reply.headers["retry-after"]) == (503, "5")
 
 
+async def test_ping_tells_a_start_from_an_end(server: Server, tmp_path: Path) -> None:
+    assert (await server("GET", "/ping", key=None)).status == 200
+    state = tmp_path / "state.json"
+    server.routes.change(ready=False, state_file=str(state))
+    for phase, status in (("loading", 204), ("probing", 204), ("draining", 503), ("failed", 503)):
+        state.write_text(json.dumps({"phase": phase, "padding": "x" * len(phase)}))
+        assert (await server("GET", "/ping", key=None)).status == status, phase
+
+
 async def test_requests_before_ready_and_while_draining(server: Server) -> None:
     server.routes.change(ready=False)  # the grace: not ready, but requests are still taken
     assert (await server("POST", CHAT, {"model": "base"})).status == 200

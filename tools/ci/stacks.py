@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from lorafleet.errors import LorafleetError
 from tools.ci import actions
 
 _BY_HAND = ("local", "shared")
+# A value that stands for one of the team's own, such as `store: gs://<bucket of the stack shared>`.
+_PLACEHOLDER = re.compile(rb"^[^#\n]*:[^#\n]*<[^<>\n]+>", re.MULTILINE)
 
 _FORK_NOTE = """### Not previewed: this comes from a fork, or from Dependabot
 
@@ -25,16 +28,16 @@ def find(only: str = "") -> list[str]:
     """The stacks, by name: those that `LORAFLEET_STACKS` lists (with spaces between), else all but those by hand.
 
     The state of `local` and `local-…` lies on the machine that they run on: a workflow has nothing to compare. `shared`
-    is brought up by a person.
+    is brought up by a person. One whose file still has `<...>` for the team's own values is not in use yet.
 
     Raises:
         LorafleetError: one that is asked for is not there.
     """
-    there = {
-        file.name.removeprefix("Pulumi.").removesuffix(".yaml")
-        for file in Path("stacks").glob("Pulumi.*.yaml")
-        if Path("stacks", f"{file.name.removeprefix('Pulumi.').removesuffix('.yaml')}.py").is_file()
+    files = {
+        file.name.removeprefix("Pulumi.").removesuffix(".yaml"): file for file in Path("stacks").glob("Pulumi.*.yaml")
     }
+    default = Path("stacks", "serving.py").is_file()
+    there = {name for name in files if default or Path("stacks", f"{name}.py").is_file()}
     asked = [only] if only else os.environ.get("LORAFLEET_STACKS", "").split()
     missing = [name for name in asked if actions.stack_name(name) not in there]
     if missing:
@@ -42,9 +45,18 @@ def find(only: str = "") -> list[str]:
             f"there is no stack {', '.join(missing)}",
             where="the workflow's input" if only else "LORAFLEET_STACKS",
             allowed=", ".join(sorted(there)) or "nothing: stacks/ has no stack with both its files",
-            next_action="a stack has stacks/Pulumi.<name>.yaml and stacks/<name>.py",
+            next_action="a stack has stacks/Pulumi.<name>.yaml and, unless stacks/serving.py does, stacks/<name>.py",
         )
-    return asked or sorted(actions.stack_name(name) for name in there if name.split("-")[0] not in _BY_HAND)
+    in_use = (name for name in there if name.split("-")[0] not in _BY_HAND and is_filled_in(files[name]))
+    return asked or sorted(actions.stack_name(name) for name in in_use)
+
+
+def is_filled_in(file: Path) -> bool:
+    """Whether a stack's file has the team's own values. One that can't be read has: whoever works on it will say so."""
+    try:
+        return _PLACEHOLDER.search(file.read_bytes()) is None
+    except OSError:
+        return True
 
 
 def tell(only: str) -> int:
@@ -69,6 +81,8 @@ def check() -> int:
     right: list[str] = []
     wrong: list[str] = []
     for name in environments(Path()):
+        if not is_filled_in(Path("stacks", f"Pulumi.{name}.yaml")):
+            continue
         asked = ["lorafleet", "check", "--stack", actions.stack_name(name)]
         failed = subprocess.run(asked, env=actions.with_tools(), check=False).returncode
         (wrong if failed else right).append(code(name))
