@@ -21,6 +21,7 @@ from lorafleet.errors import LorafleetError, Problem
 _ELSEWHERE = {
     "adapter": ("providers.artifacts.adapter_commands", "adapter", "Keep adapters in the store."),
     "model": ("providers.artifacts.model_commands", "model", "Keep base models in the store."),
+    "prices": ("lorafleet.prices.commands", "prices", "Show, check and refresh what GPUs cost."),
     "release": ("providers.artifacts.release_commands", "release", "Show, promote and roll back releases."),
 }
 

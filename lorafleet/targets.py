@@ -56,6 +56,11 @@ class TargetSpec(Model):
         """The TCP ports that this target takes on this machine, by their key in the declaration."""
         return {}
 
+    def stack_secrets(self) -> Mapping[str, str]:
+        """What the stack must know before `pulumi up` can make this target: {key of a secret of the stack: what it is,
+        and where one gets it}. A preview does without."""
+        return {}
+
     def problems(self, site: Site) -> Iterable[tuple[FieldPath, Problem]]:
         """What would keep this target from starting and can be seen on this machine now, each with its field.
 

@@ -53,9 +53,33 @@ def fleet() -> Plan:
         )
     try:
         found = load_fleet(declaration, environment=pulumi.get_stack(), root=root(), stack_file=stack_file)
-        return resolve(found)
+        plan = resolve(found)
     except LorafleetError as error:
         refuse(f"the fleet's declaration is wrong\n{error}")
+    _ask_for_secrets(plan)
+    return plan
+
+
+def _ask_for_secrets(plan: Plan) -> None:
+    """Says all at once which secrets the targets need and the stack has not: before anything is made."""
+    config = pulumi.Config()
+    wanted: dict[str, str] = {}
+    by: dict[str, list[str]] = {}
+    for planned in plan.targets:
+        for key, what in planned.spec.stack_secrets().items():
+            wanted[key] = what
+            by.setdefault(key, []).append(planned.name)
+    lines = [
+        f"  {key}: {what}; for {', '.join(by[key])}\n    next: pulumi config set --secret {key}"
+        for key, what in wanted.items()
+        if config.get_secret(key) is None
+    ]
+    if not lines:
+        return
+    if is_dry_run():
+        pulumi.log.warn("\n".join(["`pulumi up` will need secrets that this stack does not have yet", *lines]))
+    else:
+        refuse("\n".join(["the targets need secrets that this stack does not have; nothing was made", *lines]))
 
 
 def target(plan: Plan, name: str, kind: str) -> PlannedTarget:

@@ -17,8 +17,9 @@ COPIED = ("lorafleet", "providers", "handlers", "stacks", "tests/contract", "tes
 
 # The platform's own files must agree with each other, and lie where they are taken from.
 SPEC_AND_PRICES = f"""
-import datetime, json, pathlib
+import pathlib
 import lorafleet, providers
+from lorafleet.prices import cheapest, load_book
 from lorafleet.targets import spec_of
 from providers import {PLATFORM}
 from providers.{PLATFORM}.spec import GPUS
@@ -26,9 +27,9 @@ here = pathlib.Path.cwd()
 for package in (lorafleet, providers):
     assert pathlib.Path(package.__file__).is_relative_to(here), package.__file__
 assert spec_of("{PLATFORM}").model_validate({{"kind": "{PLATFORM}", "gpu": GPUS[0]}}).replicas == 1
-prices = json.loads((here / "providers/{PLATFORM}/prices.json").read_text())
-assert datetime.date.fromisoformat(prices["asOf"]) and prices["source"].startswith("https://")
-assert [each["gpu"] for each in prices["gpus"]] == list(GPUS)
+book = load_book("{PLATFORM}")
+assert [price.name for price in book.prices] == list(GPUS)
+assert [cheapest(book, gpu=price.gpu).name for price in book.prices] == list(GPUS)
 assert issubclass({PLATFORM}.Server, __import__("pulumi").ComponentResource)
 """
 

@@ -53,7 +53,7 @@ def test_it_writes_a_folder_and_says_what_comes_next(root: Path, capsys: pytest.
     assert "class MyCloudTarget(TargetSpec)" in texts["spec.py"]
     assert '"MY_CLOUD_API_TOKEN"' in texts["api.py"]
     assert '"lorafleet:my_cloud:Server"' in texts["target.py"]
-    assert "REPLACE" in json.loads(texts["prices.json"])["note"]
+    assert "REPLACE" in json.loads(texts["prices.json"])["missing"][0]
 
 
 @pytest.mark.parametrize(
