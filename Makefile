@@ -37,6 +37,10 @@ down: setup ## destroys the local stack
 dev-setup:
 	@$(SETUP) --dev
 
+.PHONY: test-setup
+test-setup:
+	@$(SETUP) --test
+
 .PHONY: check
 check: dev-setup ## format, lint and types
 	@sh -n env.sh
@@ -47,7 +51,7 @@ check: dev-setup ## format, lint and types
 	@$(IN_ENV) mypy --strict $(CODE)
 
 .PHONY: test
-test: setup check ## everything: set-up, `make check`, unit, contract, engine and end-to-end tests
+test: setup check test-setup ## everything: set-up, `make check`, unit, contract, engine and end-to-end tests
 	@$(IN_ENV) python -m tools.images setup
 	@$(IN_ENV) exec python -m pytest
 
@@ -58,3 +62,15 @@ bench-preview: setup ## `pulumi preview` of local against an empty program; ends
 .PHONY: bench-rollout
 bench-rollout: setup ## 20 releases forward and back under load on a scratch local stack; ends with one JSON object
 	@$(IN_ENV) exec python -m tools.bench_rollout
+
+.PHONY: bench-runpod-worker
+bench-runpod-worker: setup test-setup ## 50 jobs for RunPod's queue worker at concurrency 8; prints one JSON object
+	@$(IN_ENV) exec python -m pytest -q -s tests/e2e/test_runpod_worker.py -k test_50_jobs
+
+.PHONY: bench-handler
+bench-handler: setup test-setup ## the Vertex handler's engines against one-by-one generation and bare vLLM; ends with one JSON object
+	@$(IN_ENV) exec python -m tools.bench_handler
+
+.PHONY: chaos
+chaos: setup ## kill -9 at every call of every resource to its platform; ends with one JSON object (20 to 30 minutes)
+	@$(IN_ENV) exec python -m tools.chaos $(CHAOS)

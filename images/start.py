@@ -1,14 +1,14 @@
-"""`python -m images.start serving|router`: the first thing that a container runs; becomes the server itself.
+"""`python -m images.start serving|runpod|router`: the first thing that a container runs; becomes the server itself.
 
 The servers read their configuration from a file. A container gets it as it can:
 
-- `LORAFLEET_CONFIG`: the launch file (serving) or router file (router) of docs/architecture.md, as JSON text or as the
-  absolute path of a mounted file. Without it: `/etc/lorafleet/launch.json` or `/etc/lorafleet/router.json`.
+- `LORAFLEET_CONFIG`: the launch file (serving, runpod) or router file (router) of docs/architecture.md, as JSON text or
+  as the absolute path of a mounted file. Without it: `/etc/lorafleet/launch.json` or `/etc/lorafleet/router.json`.
 - `LORAFLEET_TARGET_KEYS` (router): the keys file, as JSON text or, better, as the path of a mounted secret. It goes to
   a file that only this user can read, and is not handed on to the server. (Text stays where the platform has put it: in
   the environment of the container's first process, and in the platform's own description of the container.)
-- `LORAFLEET_GOOGLE_CREDENTIALS` (serving): a service account's key as JSON text, for platforms outside of Google, which
-  have no identity of their own there. It goes to a file that only this user can read, named by
+- `LORAFLEET_GOOGLE_CREDENTIALS` (serving, runpod): a service account's key as JSON text, for platforms outside of
+  Google, which have no identity of their own there. It goes to a file that only this user can read, named by
   GOOGLE_APPLICATION_CREDENTIALS, and is not handed on.
 - `AIP_HTTP_PORT` (Vertex AI) or `PORT` (RunPod, Cloud Run): the port on which the platform expects the server; takes
   the place of the one in the file.
@@ -25,7 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MOUNTED = {"serving": Path("/etc/lorafleet/launch.json"), "router": Path("/etc/lorafleet/router.json")}
+MOUNTED = {
+    "serving": Path("/etc/lorafleet/launch.json"),
+    "runpod": Path("/etc/lorafleet/launch.json"),
+    "router": Path("/etc/lorafleet/router.json"),
+}
 RUN_DIR = Path("/run/lorafleet")
 OWN_VARIABLES = ("LORAFLEET_CONFIG", "LORAFLEET_TARGET_KEYS", "LORAFLEET_GOOGLE_CREDENTIALS")
 # What the server answers (handlers/serving), for Vertex AI, which is told two of its paths.
@@ -59,7 +63,7 @@ def settle(kind: str, environ: Mapping[str, str]) -> Settled:
     if kind == "serving":
         check_platform_routes(environ)
     if port is not None:
-        place = document if kind == "serving" else document.get("listen")
+        place = document.get("listen") if kind == "router" else document
         if isinstance(place, dict) and place.get("port") != port:
             place["port"] = port
             file = None
@@ -175,12 +179,12 @@ def google_key(environ: Mapping[str, str]) -> dict[str, Any] | None:
 def main(arguments: list[str]) -> int:
     """Gives an exit status only when the server could not be started."""
     if len(arguments) != 1 or arguments[0] not in MOUNTED:
-        sys.stderr.write("usage: python -m images.start serving|router\n")
+        sys.stderr.write("usage: python -m images.start serving|runpod|router\n")
         return 2
     kind = arguments[0]
     environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
     try:
-        google = google_key(os.environ) if kind == "serving" else None
+        google = google_key(os.environ) if kind != "router" else None
         config = prepare(kind, os.environ)
         if google is not None:
             environment["GOOGLE_APPLICATION_CREDENTIALS"] = str(

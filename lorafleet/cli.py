@@ -2,7 +2,8 @@
 
 Exit codes: 0 all is well, 1 the declaration, a file or a name is wrong, 2 the command line is wrong.
 
-`adapter`, `model` and `release` work with the store and live in `providers/artifacts`; they are found by name when they
+`adapter`, `model` and `release` work with the store and live in `providers/artifacts`; a platform that has commands of
+its own has them in `providers/<platform>/commands.py`, as a click command of its name. All are found by name when they
 are asked for, so that this package imports no platform.
 """
 
@@ -18,7 +19,7 @@ import click
 from lorafleet.errors import LorafleetError, Problem
 
 # {command: (module, name of its click command, help)}
-_ELSEWHERE = {
+_ALWAYS = {
     "adapter": ("providers.artifacts.adapter_commands", "adapter", "Keep adapters in the store."),
     "model": ("providers.artifacts.model_commands", "model", "Keep base models in the store."),
     "prices": ("lorafleet.prices.commands", "prices", "Show, check and refresh what GPUs cost."),
@@ -26,23 +27,34 @@ _ELSEWHERE = {
 }
 
 
+def _elsewhere() -> dict[str, tuple[str, str, str]]:
+    """As `_ALWAYS`, with the platforms that have commands of their own."""
+    from lorafleet.targets import folders_with
+
+    found = folders_with("commands.py")
+    return _ALWAYS | {
+        name: (f"providers.{name}.commands", name, f"What only targets on {name} need.") for name in found
+    }
+
+
 class _Commands(click.Group):
-    """The commands of this module and, imported only when asked for, those of `_ELSEWHERE`."""
+    """The commands of this module and, imported only when asked for, those elsewhere."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
+        return sorted([*super().list_commands(ctx), *_elsewhere()])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _ELSEWHERE:
-            return super().get_command(ctx, cmd_name)
-        module, name, _ = _ELSEWHERE[cmd_name]
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name not in _elsewhere():
+            return own
+        module, name, _ = _elsewhere()[cmd_name]
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own = {name: command.get_short_help_str(90) for name, command in self.commands.items()}
-        rows = own | {name: text for name, (_, _, text) in _ELSEWHERE.items()}
+        rows = own | {name: text for name, (_, _, text) in _elsewhere().items()}
         with formatter.section("Commands"):
             formatter.write_dl(sorted(rows.items()))
 

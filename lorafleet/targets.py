@@ -82,6 +82,13 @@ def kinds() -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def folders_with(file: str) -> tuple[str, ...]:
+    """The platforms whose folder has this file, sorted."""
+    package = importlib.import_module(PACKAGE)
+    found = {path.parent.name for folder in package.__path__ for path in Path(folder).glob(f"*/{file}")}
+    return tuple(sorted(name for name in found if name.isidentifier()))
+
+
 def module_of(kind: str, part: str) -> str:
     """The name of the module that holds the `part` of a kind: `spec` or `target`.
 

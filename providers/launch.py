@@ -12,16 +12,20 @@ from providers.kit.program import without_none
 from providers.stack import refuse
 
 PORT = 8000
-# Where images may write, and keep what was fetched (docs/images.md).
+# Where images may keep what was fetched, and where they write what is of now (docs/images.md).
 OWN_FOLDER = "/var/lib/lorafleet"
 _STATE_FILE = "/run/lorafleet/state.json"
 
 
-def image(fleet: Plan, name: str, platform: str) -> str:
+# What a stack may know for containers outside of Google: {its configuration key: their variable}.
+_OPTIONAL = {"hfToken": "HF_TOKEN", "googleCredentials": "LORAFLEET_GOOGLE_CREDENTIALS"}
+
+
+def check(fleet: Plan, name: str, image: str | None, platform: str) -> str:
     """The image that the target `name` runs.
 
-    Ends the program with one error if the release names none, or if the platform, whose name for people is `platform`,
-    could not read what is served.
+    Ends the program with one error if there is none, or if the platform, whose name for people is `platform`, could not
+    read what is served.
     """
     for field, url in (("store", fleet.store), ("baseModel.source", fleet.base.source)):
         if url.startswith("file://"):
@@ -30,11 +34,19 @@ def image(fleet: Plan, name: str, platform: str) -> str:
                 "  allowed: gs://bucket/folder, and hf://owner/repository for the base model\n"
                 f"  next:    change serving:fleet.{field}; `lorafleet model mirror` and `adapter push` copy there"
             )
-    if fleet.image is None:
+    if image is None:
         refuse(
             f"target '{name}' runs an image, and the stack file names none\n  next:    set serving:fleet.release.image"
         )
-    return fleet.image
+    return image
+
+
+def variables(launch: dict[str, Any]) -> dict[str, pulumi.Output[str]]:
+    """The secret variables of a container: its launch file, and those credentials that the stack has."""
+    config = pulumi.Config()
+    found = {variable: config.get_secret(key) for key, variable in _OPTIONAL.items()}
+    values = {"LORAFLEET_CONFIG": pulumi.Output.json_dumps(launch), **found}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def launch_file(

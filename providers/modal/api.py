@@ -132,9 +132,9 @@ class Modal:
         """Ids of apps whose deployment under this name was begun and not ended; nothing runs in them."""
         from modal_proto import api_pb2
 
-        answer = await self._stub.AppList(api_pb2.AppListRequest(environment_name=environment))
-        begun = api_pb2.APP_STATE_INITIALIZING
-        return [each.app_id for each in answer.apps if each.state == begun and each.description == name]
+        answer = await found(self._stub.AppList(api_pb2.AppListRequest(environment_name=environment)))
+        begun, apps = api_pb2.APP_STATE_INITIALIZING, answer.apps if answer is not None else ()
+        return [each.app_id for each in apps if each.state == begun and each.description == name]
 
     async def stop(self, app_id: str) -> None:
         """Stops an app for good, with all its containers; no error if there is none."""

@@ -47,6 +47,15 @@ class App(kit.Resource[AppInputs, AppOutputs]):
                 ("maxConcurrency",), f"is {inputs.max_concurrency}", "at least targetConcurrency, or none"
             )
 
+        mounted = [mount.volume for mount in inputs.volumes.values()]
+        for path, mount in inputs.volumes.items():
+            if mounted.count(mount.volume) > 1:
+                yield kit.Problem(
+                    ("volumes", path), f"mounts the volume {mount.volume}, and so does another path", "each volume once"
+                )
+        for path in sorted(inputs.volumes.keys() & inputs.buckets.keys()):
+            yield kit.Problem(("buckets", path), "a volume is mounted there too", "one of the two at each path")
+
     def preview(self) -> Mapping[str, Callable[[AppInputs], Any]]:
         return {"status": lambda _: "deployed"}
 
@@ -72,9 +81,7 @@ class App(kit.Resource[AppInputs, AppOutputs]):
                     next_action="choose another name, stop that app (`modal app stop`), or take it into the stack: "
                     f"pulumi import lorafleet:modal:App {ctx.name} {_id(inputs)}",
                 )
-            outputs = await self._deploy(modal, ctx, inputs)
-            await self._clear(modal, ctx, inputs.environment, inputs.name)
-            return _id(inputs), outputs
+            return _id(inputs), await self._deploy(modal, ctx, inputs)
 
     async def read(
         self, ctx: kit.Context, resource_id: str, inputs: AppInputs | None, outputs: AppOutputs | None
@@ -111,12 +118,13 @@ class App(kit.Resource[AppInputs, AppOutputs]):
     async def delete(self, ctx: kit.Context, resource_id: str, inputs: AppInputs | None) -> None:
         environment, name = marks.parse_id(resource_id)
         async with api.connect() as modal:
+            # First, as nobody looks again once the app is gone: a refresh takes it out of the state.
+            await self._clear(modal, ctx, environment, name)
             there = await modal.deployed(environment, name)
             if there is not None:
                 await modal.stop(there.app_id)
                 await ctx.status(f"{name} to stop")
                 await modal.stopped(environment, name, there.app_id)
-                await self._clear(modal, ctx, environment, name)
 
     async def _deploy(self, modal: api.Modal, ctx: kit.Context, inputs: AppInputs) -> AppOutputs:
         await ctx.status(f"Modal to deploy {inputs.name} (a new image is pulled first, which takes minutes)")
@@ -130,6 +138,7 @@ class App(kit.Resource[AppInputs, AppOutputs]):
             )
         outputs = _outputs(there, server)
         ctx.exists(_id(inputs), outputs)
+        await self._clear(modal, ctx, inputs.environment, inputs.name)
         return outputs
 
     @staticmethod

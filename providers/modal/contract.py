@@ -22,7 +22,7 @@ _running: dict[int, FakeModal] = {}
 
 def cases() -> list[Case]:
     return [
-        Case(App, _app, _app_changes, _stop, _platform, name="modal.App"),
+        Case(App, lambda _: dict(INPUTS), lambda _: CHANGES, _stop, _platform, name="modal.App"),
         Case(Secret, _secret, _secret_changes, _remove, _platform, importable=False, name="modal.Secret"),
         Case(Volume, _volume, lambda _: {"environment": "other"}, _remove, _platform, name="modal.Volume"),
     ]
@@ -36,11 +36,7 @@ def _platform(place: Place) -> Iterator[None]:
     with serving() as modal:
         former = {name: os.environ.get(name) for name in modal.environ()}
         os.environ.update(modal.environ())
-        modal.cloud.environments.add("other")
-        for name in ("hub", "more", "registry"):
-            for environment in ("main", "other"):
-                modal.put_secret(environment, name, SERVICE_ACCOUNT_JSON="{}")
-        modal.put_volume("main", "weights")
+        furnish(modal)
         _running[id(place)] = modal
         try:
             yield
@@ -52,51 +48,59 @@ def _platform(place: Place) -> Iterator[None]:
                     os.environ[name] = value
 
 
-def _app(place: Place) -> dict[str, Any]:
-    return {
-        "environment": "main",
-        "name": "lorafleet-test-spill",
-        "image": f"registry.example.com:5000/team/serving@sha256:{'0' * 64}",
-        "secrets": ["hub"],
-        "gpus": ["L4"],
-    }
+def furnish(modal: FakeModal) -> None:
+    """Puts there what INPUTS and CHANGES refer to."""
+    modal.cloud.environments.add("other")
+    for environment in ("main", "other"):
+        for name in ("hub", "more", "registry"):
+            modal.put_secret(environment, name, SERVICE_ACCOUNT_JSON="{}")
+    modal.put_secret("main", "hmac", GOOGLE_ACCESS_KEY_ID="GOOG1E", GOOGLE_ACCESS_KEY_SECRET="0123456789")
+    modal.put_volume("main", "weights")
 
 
-def _app_changes(place: Place) -> dict[str, Any]:
-    return {
-        "environment": "other",
-        "name": "lorafleet-test-burst",
-        "image": f"registry.example.com/serving@sha256:{'1' * 64}",
-        "registrySecret": "registry",
-        "secrets": ["more", "hub"],
-        "gpus": ["L4", "A10"],
-        "cpu": 4,
-        "memoryMib": 16384,
-        "minContainers": 1,
-        "maxContainers": 4,
-        "bufferContainers": 1,
-        "scaledownWindowS": 60,
-        "targetConcurrency": 16,
-        "maxConcurrency": 64,
-        "port": 8080,
-        "routingRegion": "eu-west",
-        "computeRegions": ["eu-west", "us-east"],
-        "cloud": "gcp",
-        "nonpreemptible": True,
-        "proxyAuth": False,
-        "startupTimeoutS": 1200,
-        "exitGracePeriodS": 60,
-        "gpuSnapshot": True,
-        "volumes": {"/mnt/weights": {"volume": "weights", "readOnly": True, "subPath": "v1"}},
-        "buckets": {
-            "/mnt/store": {
-                "bucket": "a-bucket",
-                "endpoint": "https://storage.googleapis.com",
-                "prefix": "fleet/",
-                "secret": "more",
-            }
-        },
-    }
+INPUTS: dict[str, Any] = {
+    "environment": "main",
+    "name": "lorafleet-test-spill",
+    "image": f"registry.example.com:5000/team/serving@sha256:{'0' * 64}",
+    "secrets": ["hub"],
+    "gpus": ["L4"],
+}
+"""The least that an app needs."""
+CHANGES: dict[str, Any] = {
+    "environment": "other",
+    "name": "lorafleet-test-burst",
+    "image": f"registry.example.com/serving@sha256:{'1' * 64}",
+    "registrySecret": "registry",
+    "secrets": ["more", "hub"],
+    "gpus": ["L4", "A10"],
+    "cpu": 4,
+    "memoryMib": 16384,
+    "minContainers": 1,
+    "maxContainers": 4,
+    "bufferContainers": 1,
+    "scaledownWindowS": 60,
+    "targetConcurrency": 16,
+    "maxConcurrency": 64,
+    "port": 8080,
+    "routingRegion": "eu-west",
+    "computeRegions": ["eu-west", "us-east"],
+    "cloud": "gcp",
+    "nonpreemptible": True,
+    "proxyAuth": False,
+    "startupTimeoutS": 1200,
+    "exitGracePeriodS": 60,
+    "gpuSnapshot": True,
+    "volumes": {"/mnt/weights": {"volume": "weights", "readOnly": True, "subPath": "v1"}},
+    "buckets": {
+        "/mnt/store": {
+            "bucket": "a-bucket",
+            "endpoint": "https://storage.googleapis.com",
+            "prefix": "fleet/",
+            "secret": "hmac",
+        }
+    },
+}
+"""For each input of an app, another value; each may be set alone."""
 
 
 def _secret(place: Place) -> dict[str, Any]:

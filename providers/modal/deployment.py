@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from . import marks
 from .api import Modal
-from .fields import SERVER, AppInputs, AppOutputs, BucketMount, VolumeMount
+from .fields import GCS, SERVER, AppInputs, AppOutputs, BucketMount, VolumeMount, hundredths, milli
 
 _SNAPSHOT_OPTION = "enable_gpu_snapshot"
 
@@ -16,6 +16,7 @@ async def deploy(modal: Modal, urn: str, inputs: AppInputs) -> None:
 
     Containers of the version before go on until new ones answer (Modal's strategy `rolling`).
     """
+    from modal import runner
     from modal._image import _Image
     from modal._server import _DirectServerCls
     from modal.app import _App
@@ -23,8 +24,12 @@ async def deploy(modal: Modal, urn: str, inputs: AppInputs) -> None:
     from modal.secret import _Secret
     from modal.volume import _Volume
 
-    def secret(name: str) -> Any:
-        return _Secret.from_name(name, environment_name=inputs.environment)
+    # The SDK would run git here and tell Modal the commit, its author's address and the remote's URL, in which some
+    # keep a token. Nothing of this machine goes to Modal.
+    cast(Any, runner).get_git_commit_info = _no_commit
+
+    def secret(name: str, *keys: str) -> Any:
+        return _Secret.from_name(name, environment_name=inputs.environment, required_keys=list(keys))
 
     volumes: dict[str, Any] = {}
     for path, mount in inputs.volumes.items():
@@ -37,7 +42,7 @@ async def deploy(modal: Modal, urn: str, inputs: AppInputs) -> None:
             bucket_name=bucket.bucket,
             bucket_endpoint_url=bucket.endpoint or None,
             key_prefix=bucket.prefix or None,
-            secret=secret(bucket.secret) if bucket.secret else None,
+            secret=secret(bucket.secret, *_bucket_keys(bucket)) if bucket.secret else None,
             read_only=bucket.read_only,
         )
     app = _App(inputs.name, tags=marks.tags(urn, inputs.image, inputs.registry_secret), include_source=False)
@@ -47,7 +52,7 @@ async def deploy(modal: Modal, urn: str, inputs: AppInputs) -> None:
         ),
         secrets=[secret(name) for name in inputs.secrets],
         gpu=inputs.gpus[0] if len(inputs.gpus) == 1 else list(inputs.gpus) or None,
-        cpu=inputs.cpu,
+        cpu=_cores(inputs.cpu),
         memory=inputs.memory_mib,
         volumes=cast(Any, volumes),
         min_containers=inputs.min_containers,
@@ -85,7 +90,7 @@ async def restore_scaling(modal: Modal, environment: str, inputs: AppInputs) -> 
         max_containers=inputs.max_containers,
         buffer_containers=inputs.buffer_containers,
         scaledown_window=inputs.scaledown_window_s,
-        target_concurrency_float=inputs.target_concurrency,
+        target_concurrency_float=hundredths(inputs.target_concurrency),
     )
     now = await modal.scaling(server.function_id)
     ours = ("min_containers", "max_containers", "buffer_containers", "scaledown_window", "target_concurrency_float")
@@ -101,7 +106,10 @@ async def read_inputs(
     tags: dict[str, str],
     state: tuple[AppInputs, AppOutputs] | None,
 ) -> AppInputs:
-    """The inputs that make what runs now. `server` is Modal's answer about it, `state` what Pulumi remembers."""
+    """The inputs that make what runs now. `server` is Modal's answer about it, `state` what Pulumi remembers.
+
+    They are not validated: what somebody deployed from elsewhere may be nothing that could be declared.
+    """
     data = server.function
     first = data.ranked_functions[0].function
     http, placement, resources = data.http_config, first.scheduler_placement, first.resources
@@ -110,7 +118,7 @@ async def read_inputs(
     secret_names = await modal.secrets(environment) if first.secret_ids or mounts else {}
     volume_names = await modal.volumes(environment) if first.volume_mounts else {}
     gpus = [each.function.resources.gpu_config for each in data.ranked_functions]
-    return AppInputs(
+    return AppInputs.model_construct(
         environment=environment,
         name=name,
         image=_image(first.image_id, tags, state),
@@ -123,7 +131,7 @@ async def read_inputs(
         max_containers=scaling.max_containers,
         buffer_containers=scaling.buffer_containers,
         scaledown_window_s=scaling.scaledown_window,
-        target_concurrency=scaling.target_concurrency_float or float(scaling.target_concurrency),
+        target_concurrency=hundredths(scaling.target_concurrency_float or float(scaling.target_concurrency)) or 0.0,
         max_concurrency=first.max_concurrent_inputs or None,
         port=http.port,
         routing_region=http.proxy_regions[0] if http.proxy_regions else "",
@@ -135,7 +143,7 @@ async def read_inputs(
         exit_grace_period_s=http.exit_grace_period,
         gpu_snapshot=first.checkpointing_enabled and _SNAPSHOT_OPTION in data.experimental_options,
         volumes={
-            each.mount_path: VolumeMount(
+            each.mount_path: VolumeMount.model_construct(
                 volume=volume_names.get(each.volume_id, (each.volume_id, 0.0))[0],
                 read_only=each.read_only,
                 sub_path=each.sub_path,
@@ -143,7 +151,7 @@ async def read_inputs(
             for each in first.volume_mounts
         },
         buckets={
-            each.mount_path: BucketMount(
+            each.mount_path: BucketMount.model_construct(
                 bucket=each.bucket_name,
                 endpoint=each.bucket_endpoint_url,
                 prefix=each.key_prefix,
@@ -153,6 +161,23 @@ async def read_inputs(
             for each in mounts
         },
     )
+
+
+async def _no_commit() -> None:
+    return None
+
+
+def _bucket_keys(bucket: BucketMount) -> tuple[str, str]:
+    """The variables that the secret of a bucket must have, by the documentation of modal 1.6's CloudBucketMount."""
+    if bucket.endpoint == GCS:
+        return ("GOOGLE_ACCESS_KEY_ID", "GOOGLE_ACCESS_KEY_SECRET")
+    return ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+def _cores(wanted: float | None) -> float | None:
+    """Half a thousandth more, as the SDK cuts off what is behind the thousandths: 0.57 would be 0.569."""
+    thousandths = milli(wanted)
+    return None if thousandths is None else (thousandths + 0.5) / 1000
 
 
 def _image(image_id: str, tags: dict[str, str], state: tuple[AppInputs, AppOutputs] | None) -> str:

@@ -54,6 +54,13 @@ class Secret(kit.Resource[SecretInputs, SecretOutputs]):
 
     async def create(self, ctx: kit.Context, inputs: SecretInputs) -> tuple[str, SecretOutputs]:
         resource_id = f"{inputs.environment}/{marks.full_name(ctx.urn, inputs.name)}"
+        if resource_id in ctx.owned and await self.read(ctx, resource_id, inputs, None) is not None:
+            # Made under the same name, it would go when the former one is deleted.
+            raise kit.ResourceError(
+                f"the secret {resource_id} is to be replaced by one of the same name, as other values need a new one",
+                field="name",
+                next_action="leave `name` out, so that each gets a name of its own, or choose another one",
+            )
         return resource_id, await self.update(ctx, resource_id, None, inputs)
 
     async def read(

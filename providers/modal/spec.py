@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -18,6 +18,9 @@ GPUS = {"T4": 16, "L4": 24, "A10": 24, "L40S": 48, "A100-40GB": 40, "A100-80GB":
 _REGION = Text(r"[a-z]{2,}(?:-[a-z]+)*(?:-?[0-9])?", "a region of Modal, as in us, eu-west or asia-northeast3")
 _NAME = Text(r"[A-Za-z0-9._-]{1,63}", "up to 63 letters, digits, `.`, `_` and `-`")
 _LONGEST_NAME = 63
+PROXY_TOKEN = {"Modal-Key": "modalProxyTokenId", "Modal-Secret": "modalProxyTokenSecret"}
+"""What Modal asks for with proxy_auth: {header: key of the stack's secret}."""
+_PROXY_TOKENS = "modal.com/settings/proxy-auth-tokens"
 
 
 class ModalTarget(TargetSpec):
@@ -35,11 +38,15 @@ class ModalTarget(TargetSpec):
         routing_region: where requests enter Modal.
         regions: where containers may run; none means anywhere, which is cheapest.
         nonpreemptible: containers that Modal does not move; they cost more.
-        proxy_auth: Modal lets only requests with the headers Modal-Key and Modal-Secret reach a container.
-        gpu_snapshot: start from a snapshot of a started container, its GPU's memory included (alpha at Modal).
+        proxy_auth: only requests with a Proxy Auth Token of the workspace start or reach a container; the router
+            sends the one of the stack's configuration (`modalProxyTokenId`, `modalProxyTokenSecret`).
+        gpu_snapshot: start from a snapshot of a started container, its GPU's memory included (alpha at Modal, and not
+            tried with this image).
         secrets: names of Modal Secrets whose variables the containers get, beside those of this project.
         registry_secret: name of the Modal Secret that may pull the image; none for a public one.
         cache_volume: keep fetched weights in a Modal Volume, from container to container.
+        model_bucket_secret: name of a Modal Secret with an HMAC key of Google; with it the base model is not fetched
+            but read from its bucket, which is mounted. It must lie in one (`gs://`).
         start_timeout_s: longest time until a new container has loaded everything, in seconds.
         drain_timeout_s: longest wait for requests in flight when a container stops, in seconds.
     """
@@ -56,17 +63,27 @@ class ModalTarget(TargetSpec):
     routing_region: Annotated[str, _REGION] = "us-east"
     regions: list[Annotated[str, _REGION]] = Field(default_factory=list)
     nonpreemptible: bool = False
-    proxy_auth: bool = False
+    proxy_auth: bool = True
     gpu_snapshot: bool = False
     secrets: list[Annotated[str, _NAME]] = Field(default_factory=list)
     registry_secret: Annotated[str, _NAME] | None = None
     cache_volume: bool = False
+    model_bucket_secret: Annotated[str, _NAME] | None = None
     start_timeout_s: Annotated[int, Whole(60, 7200, "seconds")] = 900
     drain_timeout_s: Annotated[int, Whole(1, 600, "seconds")] = 30
 
     def app_name(self, environment: str, target: str) -> str:
         """The app's name on Modal; `environment` is the stack's."""
         return self.app or f"lorafleet-{environment}-{target}"
+
+    def stack_secrets(self) -> Mapping[str, str]:
+        if not self.proxy_auth:
+            return {}
+        where = f"Proxy Auth Token of Modal ({_PROXY_TOKENS}), without which Modal lets no request in (proxyAuth)"
+        return {
+            PROXY_TOKEN["Modal-Key"]: f"id of a {where}",
+            PROXY_TOKEN["Modal-Secret"]: f"secret of the same {where}",
+        }
 
     def problems(self, site: Site) -> Iterable[tuple[FieldPath, Problem]]:
         if self.min_containers > self.max_containers:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import pulumi
+from pulumi.runtime import is_dry_run
 
 from lorafleet.plan import Plan, PlannedTarget
 from providers.access.resources import ApiKey
 from providers.kit.endpoint import Endpoint
-from providers.kit.program import Declared, declare, without_none
+from providers.kit.program import Declared, declare
+from providers.launch import OWN_FOLDER, PORT, check, launch_file, variables
 from providers.stack import refuse
 from providers.stack import target as planned_target
 
 from . import resources
-from .spec import ModalTarget
+from .fields import GCS
+from .spec import PROXY_TOKEN, ModalTarget
 
-PORT = 8000
-_OWN_PATH = "/var/lib/lorafleet"
 _VOLUME_PATH = "/mnt/lorafleet"
-# What the stack may know for the containers: {configuration key: variable}.
-_OPTIONAL = {"hfToken": "HF_TOKEN", "googleCredentials": "LORAFLEET_GOOGLE_CREDENTIALS"}
+_MODEL_PATH = "/mnt/model"
 
 
 class App(pulumi.ComponentResource):
@@ -37,20 +37,27 @@ class App(pulumi.ComponentResource):
         planned = planned_target(fleet, name, "modal")
         spec = planned.spec
         assert isinstance(spec, ModalTarget)  # its kind says so
-        _check(name, fleet)
-        if spec.proxy_auth:
+        image = check(fleet, name, fleet.image, "Modal")
+        _check_bucket(name, fleet, spec)
+        if spec.gpu_snapshot and is_dry_run():
             pulumi.log.warn(
-                f"target '{name}': with proxyAuth Modal answers 401 to requests without Modal-Key and Modal-Secret, "
-                "which this project's router does not send",
+                f"target '{name}': gpuSnapshot is alpha at Modal, and was not tried with this image (README.md there)",
                 self,
             )
         inside = pulumi.ResourceOptions(parent=self)
         key = declare(ApiKey, f"{name}-key", {}, inside)
-        launch = pulumi.Output.json_dumps(_launch(name, fleet, planned, spec, key))
+        values = variables(_launch(fleet, planned, spec, key))
+        if "LORAFLEET_GOOGLE_CREDENTIALS" not in values and not spec.secrets and is_dry_run():
+            pulumi.log.warn(
+                f"target '{name}' has no credentials for {fleet.store}, which its containers read and write\n"
+                "  next:    `pulumi config set --secret googleCredentials` with a service account's key, or name a "
+                "Modal Secret that has it as LORAFLEET_GOOGLE_CREDENTIALS in `secrets`",
+                self,
+            )
         secret = declare(
             resources.Secret,
             f"{name}-config",
-            {"environment": spec.environment, "values": {"LORAFLEET_CONFIG": launch, **_variables()}},
+            {"environment": spec.environment, "values": values},
             inside,
         )
         app = declare(
@@ -59,7 +66,7 @@ class App(pulumi.ComponentResource):
             {
                 "environment": spec.environment,
                 "name": spec.app_name(fleet.environment, name),
-                "image": fleet.image,
+                "image": image,
                 "registry_secret": spec.registry_secret,
                 "secrets": [*spec.secrets, secret.full_name],
                 "gpus": list(spec.gpus),
@@ -77,6 +84,7 @@ class App(pulumi.ComponentResource):
                 "exit_grace_period_s": spec.drain_timeout_s,
                 "gpu_snapshot": spec.gpu_snapshot,
                 "volumes": self._volumes(name, spec, inside),
+                "buckets": _buckets(fleet, spec),
             },
             pulumi.ResourceOptions(parent=self, depends_on=[manifest]),
         )
@@ -89,7 +97,10 @@ class App(pulumi.ComponentResource):
             served=manifest.served,
             max_in_flight=spec.max_in_flight,
             max_queue=spec.max_queue,
-            status_path=None,  # asking would start a container
+            # Asking either would start a container, and keep one from being scaled down.
+            health_path=None,
+            status_path=None,
+            headers=_headers(spec),
         )
         self.register_outputs({"url": app.url})
 
@@ -100,41 +111,44 @@ class App(pulumi.ComponentResource):
         return {_VOLUME_PATH: {"volume": volume.full_name}}
 
 
-def _check(name: str, fleet: Plan) -> None:
-    if fleet.image is None:
+def _check_bucket(name: str, fleet: Plan, spec: ModalTarget) -> None:
+    if spec.model_bucket_secret is not None and not fleet.base.source.startswith("gs://"):
         refuse(
-            f"target '{name}' runs an image, and the stack file names none\n  next:    set serving:fleet.release.image"
+            f"target '{name}' mounts the base model's bucket, and baseModel.source is {fleet.base.source}\n"
+            "  allowed: gs://bucket/folder\n"
+            f"  next:    copy the model there (`lorafleet model mirror`), or take modelBucketSecret out of '{name}'"
         )
-    for field, url in (("store", fleet.store), ("baseModel.source", fleet.base.source)):
-        if url.startswith("file://"):
-            refuse(
-                f"target '{name}' runs on Modal, which cannot read {field}: a folder of this machine\n"
-                "  allowed: gs://bucket/folder, and hf://owner/repository for the base model\n"
-                f"  next:    change serving:fleet.{field}; `lorafleet model mirror` and `adapter push` copy there"
-            )
 
 
-def _variables() -> dict[str, pulumi.Output[str]]:
+def _buckets(fleet: Plan, spec: ModalTarget) -> dict[str, Any]:
+    """The base model's folder in its bucket, mounted."""
+    if spec.model_bucket_secret is None:
+        return {}
+    bucket, _, folder = fleet.base.source.removeprefix("gs://").partition("/")
+    mount = {"bucket": bucket, "endpoint": GCS, "secret": spec.model_bucket_secret, "readOnly": True}
+    return {_MODEL_PATH: mount | ({"prefix": f"{folder.rstrip('/')}/"} if folder else {})}
+
+
+def _headers(spec: ModalTarget) -> dict[str, pulumi.Output[str]]:
+    """What the router sends so that Modal lets a request in. In a preview it may be missing (`stack_secrets`)."""
     config = pulumi.Config()
-    found = {variable: config.get_secret(key) for key, variable in _OPTIONAL.items()}
-    return {variable: value for variable, value in found.items() if value is not None}
+    found = {header: config.get_secret(key) for header, key in PROXY_TOKEN.items() if spec.proxy_auth}
+    return {header: value for header, value in found.items() if value is not None}
 
 
-def _launch(name: str, fleet: Plan, planned: PlannedTarget, spec: ModalTarget, key: Declared) -> dict[str, Any]:
-    """The launch file (docs/architecture.md); a container's host name is its replica's name."""
-    return {
-        "version": 2,
-        "store": fleet.store,
-        "environment": fleet.environment,
-        "target": name,
-        "replica": None,
-        "baseModel": without_none(fleet.base_model()),
-        "cache": f"{_VOLUME_PATH if spec.cache_volume else _OWN_PATH}/cache",
-        "host": "0.0.0.0",
-        "port": PORT,
-        "apiKeySha256": [key.sha256],
-        "stateFile": "/run/lorafleet/state.json",
-        "engine": planned.engine.launch(),
-        "startTimeoutS": spec.start_timeout_s,
-        "drainTimeoutS": spec.drain_timeout_s,
-    }
+def _launch(fleet: Plan, planned: PlannedTarget, spec: ModalTarget, key: Declared) -> dict[str, Any]:
+    document = launch_file(
+        fleet,
+        planned,
+        key_digests=[key.sha256],
+        start_timeout_s=spec.start_timeout_s,
+        drain_timeout_s=spec.drain_timeout_s,
+        cache=f"{_VOLUME_PATH if spec.cache_volume else OWN_FOLDER}/cache",
+    )
+    if spec.model_bucket_secret is not None:
+        # The same model as the manifest's by its digest, wherever it lies. A folder is served in place.
+        document["baseModel"]["source"] = f"file://{_MODEL_PATH}"
+    return document
+
+
+TARGET = App

@@ -1,7 +1,8 @@
 """The `runpod` platform: the fleet on RunPod's GPUs, through its REST API v2.
 
-A stack imports `ServerlessEndpoint`. It is loaded when it is named, so that the platform's spec and its resources can
-be imported without Pulumi's program side.
+Three kinds of targets, each with its component: `runpod` (`ServerlessEndpoint`), `runpod-queue` (`QueueEndpoint`) and
+`runpod-pod` (`PodServer`). A component is loaded when it is named, so that specs and resources can be imported without
+Pulumi's program side.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .target import ServerlessEndpoint
+    from .target_pod import PodServer
+    from .target_queue import QueueEndpoint
 
-__all__ = ["ServerlessEndpoint"]
+__all__ = ["PodServer", "QueueEndpoint", "ServerlessEndpoint"]
+
+_MODULES = {"PodServer": "target_pod", "QueueEndpoint": "target_queue", "ServerlessEndpoint": "target"}
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
-        from . import target
+    if name in _MODULES:
+        from importlib import import_module
 
-        return getattr(target, name)
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -140,15 +140,17 @@ def _pod_changes(place: Place) -> dict[str, Any]:
         "locked": True,
         "globalNetworking": True,
         "startTimeoutS": 500,
+        "schedule": "00:00-24:00 Asia/Seoul",
+        "scheduleDays": ["mon"],
     }
 
 
 def _volume(place: Place) -> dict[str, Any]:
-    return {"sizeGb": 50, "dataCenter": "EU-RO-1", "type": "STANDARD"}
+    return {"sizeGb": 50, "dataCenter": "EU-RO-1"}
 
 
 def _volume_changes(place: Place) -> dict[str, Any]:
-    return {"sizeGb": 100, "dataCenter": "US-KS-2", "type": "HIGH_PERFORMANCE"}
+    return {"sizeGb": 100, "dataCenter": "US-KS-2", "type": "STANDARD"}
 
 
 def _registry(place: Place) -> dict[str, Any]:

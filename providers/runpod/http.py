@@ -36,6 +36,14 @@ class OutcomeUnknownError(kit.ResourceError):
     """The request may have taken effect or not: no answer came, or one that says nothing about it."""
 
 
+class RefusedError(kit.ResourceError):
+    """RunPod refused a request, which had no effect. status: of its answer, 400 to 499."""
+
+    def __init__(self, status: int, what: str, *, next_action: str) -> None:
+        super().__init__(what, next_action=next_action)
+        self.status = status
+
+
 class _NotSentError(Exception):
     """No connection: RunPod has not seen the request."""
 
@@ -165,9 +173,10 @@ class Http:
                 raise not_understood(f"GET {path}: an answer that is not JSON") from None
             raise _unknown(method, path, "its answer is not JSON") from None
 
-    def _refusal(self, method: str, path: str, answer: Answer) -> kit.ResourceError:
+    def _refusal(self, method: str, path: str, answer: Answer) -> RefusedError:
         if answer.status == 401:
-            return kit.ResourceError(
+            return RefusedError(
+                401,
                 f"RunPod does not accept the token in {TOKEN_VARIABLE} (401)",
                 next_action=f"make a new API key in RunPod's console (Settings, API Keys) and set {TOKEN_VARIABLE}",
             )
@@ -178,7 +187,7 @@ class Http:
             429: "wait a little and run the command again",
         }.get(answer.status, "mend what RunPod complains about and run the command again")
         what = f"RunPod refused {method} {path} ({answer.status}){self._said(answer)}"
-        return kit.ResourceError(what, next_action=next_action)
+        return RefusedError(answer.status, what, next_action=next_action)
 
     def _said(self, answer: Answer) -> str:
         """What a problem document says, on one line and without the token."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+# The type of the component around a pod, which is a part of the pod's URN.
+POD_TARGET = "lorafleet:runpod:PodTarget"
 _END = re.compile(r"-lf[0-9a-f]{12}$")
 # RunPod puts it behind the name of an endpoint with FlashBoot.
 _FLASHBOOT = " -fb"
@@ -23,6 +25,11 @@ def of(urn: str) -> str:
 def name(given: str, urn: str) -> str:
     """The name on RunPod of what is called `given` (unique by its nonce) in the program."""
     return f"{given}{of(urn)}"
+
+
+def pod_urn(stack: str, project: str, target: str) -> str:
+    """The URN of the pod that the component of a target makes, where that stands at the top of a stack's program."""
+    return f"urn:pulumi:{stack}::{project}::{POD_TARGET}$lorafleet:runpod:Pod::{target}"
 
 
 def bare(shown: str) -> str:

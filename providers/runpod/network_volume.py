@@ -16,13 +16,14 @@ from .answers import Volume, VolumeType
 class VolumeInputs(kit.Inputs):
     """size_gb: 10 to 4096, and never less than before; data_center: as in `EU-RO-1`, for good.
 
-    type: STANDARD or HIGH_PERFORMANCE, for good; the data centre's own choice without it.
+    type: STANDARD or HIGH_PERFORMANCE, for good; the data centre's own choice without it. Another one is refused and no
+    replacement, so that a volume is not lost with its data because its type was left out.
     """
 
     name: kit.AutoName
     size_gb: Annotated[int, Field(ge=10, le=4096)]
     data_center: kit.Replaced[Annotated[str, Field(min_length=1)]]
-    type: kit.Replaced[VolumeType | None] = None
+    type: VolumeType | None = None
 
 
 class VolumeOutputs(kit.Outputs):
@@ -38,13 +39,19 @@ class NetworkVolume(kit.Resource[VolumeInputs, VolumeOutputs]):
         self, ctx: kit.Context, inputs: VolumeInputs, old: VolumeInputs | None
     ) -> AsyncIterator[kit.Problem]:
         await container.warn_without_token(ctx)
-        if old is not None and inputs.size_gb < old.size_gb and inputs.data_center == old.data_center:
+        if old is None or inputs.data_center != old.data_center:
+            return
+        if inputs.size_gb < old.size_gb:
             yield kit.Problem(
                 ("sizeGb",),
                 f"a volume cannot be made smaller: it has {old.size_gb} GB",
                 f"{old.size_gb} or more",
                 "raise it, or declare a new volume and copy what is needed",
             )
+
+        if old.type is not None and inputs.type is not None and inputs.type != old.type:
+            what, allowed = f"a volume keeps its type: it is {old.type}", old.type
+            yield kit.Problem(("type",), what, allowed, "declare a new volume and copy what is needed")
 
     async def find(self, ctx: kit.Context, inputs: VolumeInputs) -> Sequence[kit.Leftover]:
         """Leftovers of the right place and kind. RunPod tells no times; ids sort them in a fixed order."""
@@ -64,6 +71,13 @@ class NetworkVolume(kit.Resource[VolumeInputs, VolumeOutputs]):
         }
         if inputs.type is not None:
             body["type"] = inputs.type
+        for each in await client.list_volumes():
+            # It may hold data, so it is not deleted, as other leftovers are.
+            if marks.is_marked(each.name, ctx.urn) and each.id not in ctx.owned:
+                await ctx.warn(
+                    f"the volume {each.id} ({each.size} GB in {each.data_center}) is left over from an earlier run and "
+                    "cannot become what is declared; it costs until it is deleted in RunPod's console"
+                )
         made = await steps.create_once(lambda: client.create_volume(body), client.list_volumes, inputs.name, ctx.urn)
         ctx.exists(made.id, VolumeOutputs(actual_type=made.type))
         await steps.shown(ctx, client.get_volume, made.id)
@@ -80,7 +94,7 @@ class NetworkVolume(kit.Resource[VolumeInputs, VolumeOutputs]):
             name=marks.plain(found.name),
             size_gb=found.size,
             data_center=found.data_center,
-            type=None if inputs is not None and inputs.type is None else found.type,
+            type=found.type if inputs is not None and inputs.type is not None else None,
         )
         return kit.Reading(truth, VolumeOutputs(actual_type=found.type))
 
@@ -102,6 +116,12 @@ class NetworkVolume(kit.Resource[VolumeInputs, VolumeOutputs]):
                     f"{volume_id} has {found.size} GB and cannot be made smaller",
                     field="sizeGb",
                     next_action=f"declare {found.size}, or a new volume",
+                )
+            if inputs.type not in (None, found.type):
+                raise kit.ResourceError(
+                    f"{volume_id} is of type {found.type} for good",
+                    field="type",
+                    next_action=f"declare {found.type}, or a new volume",
                 )
             return found
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from lorafleet import errors
 from lorafleet.errors import nearest
 from providers import kit
 
-from . import answers, api, container, http, marks, steps
+from . import answers, api, container, hours, http, marks, steps
 from .answers import Cloud
 from .container import ContainerInputs, CudaVersion
-from .http import OutcomeUnknownError
+from .hours import Day
+from .http import OutcomeUnknownError, RefusedError
 
 _START_TIMEOUT_S = 900
 _LONGEST_PAUSE_S = 5.0  # RunPod allows about one request a second
@@ -33,7 +35,10 @@ class PodInputs(ContainerInputs):
     gpu: RunPod's id of a GPU type, such as `NVIDIA A40`, and gpu_count of it.
     min_cuda_version: lowest CUDA version of the host's driver; or allowed_cuda_versions: exactly these.
     cloud: SECURE (RunPod's own data centres) or COMMUNITY. data_center_ids: where it may run (none: anywhere).
-    running: whether it runs now; a schedule is a program that changes this. A stopped pod keeps its disk.
+    running: whether it runs. What a stopped pod had on its own disk is lost; a network volume keeps it.
+    schedule, schedule_days: with running, the hours in which alone it runs, as in `08:00-24:00 Asia/Seoul`, and the
+    days on which they begin (none: every day). RunPod knows nothing of them: every `pulumi up` and `lorafleet runpod
+    clock` start or stop it as they say.
     locked: refuses to be stopped; global_networking: a private address among the account's pods.
     start_timeout_s: longest time until it runs, in seconds.
     """
@@ -46,6 +51,8 @@ class PodInputs(ContainerInputs):
     data_center_ids: kit.Replaced[list[str]] = Field(default_factory=list)
     network_mount: NetworkMount | None = None
     running: bool = True
+    schedule: str = ""
+    schedule_days: Annotated[list[Day], kit.Normalised(sorted)] = Field(default_factory=list)
     locked: bool = False
     global_networking: bool = False
     start_timeout_s: Annotated[int, Field(ge=10, le=7200)] = _START_TIMEOUT_S
@@ -54,15 +61,21 @@ class PodInputs(ContainerInputs):
 class PodOutputs(kit.Outputs):
     """urls: {port: address} of its HTTP ports, open to everybody: what listens there must ask for a key.
 
-    data_center_id: where it is; empty until RunPod has placed it.
+    data_center_id: where it is; empty until RunPod has placed it. on_schedule: whether it runs, or does not, as its
+    schedule says; always true without one.
     """
 
     urls: dict[str, str]
     data_center_id: str
+    on_schedule: Annotated[bool, kit.Expected(True)] = True
 
 
 class Pod(kit.Resource[PodInputs, PodOutputs]):
     """A pod on RunPod, billed while it runs."""
+
+    def reads_before_diff(self, inputs: PodInputs) -> bool:
+        """With a schedule, `pulumi up` must see what the time has made of it; a preview goes on without a token."""
+        return bool(inputs.schedule) and http.token_problem() is None
 
     def time_limit_s(self, inputs: PodInputs | None) -> float:
         return 120.0 + (inputs.start_timeout_s if inputs else _START_TIMEOUT_S)
@@ -76,10 +89,14 @@ class Pod(kit.Resource[PodInputs, PodOutputs]):
                 "one of them",
                 "keep minCudaVersion for a floor, allowedCudaVersions for an exact set",
             )
-        if inputs.locked and not inputs.running:
-            yield kit.Problem(
-                ("locked",), "RunPod does not stop a locked pod", "false with running: false", "unlock it"
-            )
+        if inputs.locked and (inputs.schedule or not inputs.running):
+            what, allowed = "RunPod does not stop a locked pod", "false with a schedule or with running: false"
+            yield kit.Problem(("locked",), what, allowed, "unlock it")
+        if inputs.schedule:
+            try:
+                hours.parse(inputs.schedule)
+            except errors.Problem as wrong:
+                yield kit.Problem(("schedule",), wrong.what, wrong.allowed, wrong.next_action)
         if old is not None and (old.network_mount is None) != (inputs.network_mount is None):
             yield kit.Problem(
                 ("networkMount",),
@@ -104,7 +121,7 @@ class Pod(kit.Resource[PodInputs, PodOutputs]):
             lambda: client.create_pod(_creation(ctx, inputs)), client.list_pods, inputs.name, ctx.urn
         )
         # At once: whatever happens from here on, the state knows what must be cleaned up.
-        ctx.exists(made.id, _outputs(made, inputs.ports))
+        ctx.exists(made.id, _outputs(made, inputs))
         await steps.shown(ctx, client.get_pod, made.id)
         return made.id, await self.update(ctx, made.id, None, inputs)
 
@@ -116,22 +133,29 @@ class Pod(kit.Resource[PodInputs, PodOutputs]):
         if found is None or found.status == "TERMINATED":
             return None
         truth = _inputs(found, inputs)
-        if inputs is not None and inputs.running and found.status == "EXITED":
+        outputs_now = _outputs(found, truth)
+        if not outputs_now.on_schedule:
+            does, would = ("does not run", "start") if _wanted(truth) else ("runs", "stop")
+            await ctx.warn(
+                f"{found.name} {does}, against its schedule {truth.schedule}; `lorafleet runpod clock` or `pulumi up` "
+                f"{would} it"
+            )
+        elif inputs is not None and inputs.running and not truth.running:
             await ctx.warn(f"{found.name} was stopped, or its container ended; `pulumi up` starts it again")
         broken = (f"{found.name} is in the state ERROR; `pulumi up` starts it again",)
-        return kit.Reading(truth, _outputs(found, truth.ports), broken if found.status == "ERROR" else ())
+        return kit.Reading(truth, outputs_now, broken if found.status == "ERROR" else ())
 
     async def update(self, ctx: kit.Context, resource_id: str, old: PodInputs | None, inputs: PodInputs) -> PodOutputs:
         client = api.connect()
         found = await _brought_to(ctx, client, resource_id, inputs)
-        found = await _running(ctx, client, found, inputs.running)
-        return _outputs(found, inputs.ports)
+        found = await _running(ctx, client, found, _wanted(inputs))
+        return _outputs(found, inputs)
 
     async def delete(self, ctx: kit.Context, resource_id: str, inputs: PodInputs | None) -> None:
         client = api.connect()
         found = await steps.looked_up(client.get_pod, client.list_pods, resource_id)
         if found is not None and found.locked:
-            await _sent(client.change_pod, resource_id, {"locked": False})
+            await _sent(client.change_pod(resource_id, {"locked": False}))
         await steps.deleted(client.delete_pod, client.list_pods, resource_id)
 
 
@@ -195,7 +219,7 @@ async def _present(ctx: kit.Context, client: api.Api, pod_id: str) -> answers.Po
     found = await steps.looked_up(client.get_pod, client.list_pods, pod_id)
     if found is None or found.status == "TERMINATED":
         raise steps.gone(pod_id)
-    ctx.exists(pod_id, _outputs(found, found.ports))
+    ctx.exists(pod_id, _outputs(found, None))
     return found
 
 
@@ -220,7 +244,7 @@ async def _running(ctx: kit.Context, client: api.Api, found: answers.Pod, wanted
             return found
         if not wanted:
             if found.status != "ERROR":
-                await _sent(client.act_on_pod, found.id, "stop")
+                await _sent(switch(client, found.id, on=False))
             else:
                 return found  # it costs nothing and does nothing
         elif found.status == "ERROR" and restarted:
@@ -230,17 +254,35 @@ async def _running(ctx: kit.Context, client: api.Api, found: answers.Pod, wanted
             )
         elif found.status in ("EXITED", "ERROR"):
             restarted = True
-            await _sent(client.act_on_pod, found.id, "start")
+            await _sent(switch(client, found.id, on=True))
         await ctx.status(f"{found.name} to be {'running' if wanted else 'stopped'}, it is {found.status}")
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE_S)
         found = await _present(ctx, client, found.id)
 
 
-async def _sent(call: Callable[[str, Any], Awaitable[object]], pod_id: str, argument: dict[str, Any] | str) -> None:
+async def switch(client: api.Api, pod_id: str, *, on: bool) -> None:
+    """Has RunPod start or stop a pod, and waits for nothing.
+
+    Raises OutcomeUnknownError where no answer came, else kit.ResourceError with what to do.
+    """
+    try:
+        await client.act_on_pod(pod_id, "start" if on else "stop")
+    except RefusedError as refused:
+        if not on or refused.status in (401, 403, 429):
+            raise
+        # The API's description: a stopped pod resumes onto the same host.
+        hint = (
+            "if the machine that it was on has no free card, delete the pod in RunPod's console: `pulumi refresh` and "
+            "`pulumi up` then make one elsewhere"
+        )
+        raise kit.ResourceError(refused.what, next_action=hint) from None
+
+
+async def _sent(change: Awaitable[object]) -> None:
     """A change whose outcome is looked at afterwards in any case."""
     try:
-        await call(pod_id, argument)
+        await change
     except OutcomeUnknownError:
         await asyncio.sleep(http.FIRST_PAUSE_S)
 
@@ -276,19 +318,42 @@ def _inputs(found: answers.Pod, known: PodInputs | None) -> PodInputs:
         data_center_ids=known.data_center_ids if known else [],
         network_mount=NetworkMount(volume_id=mounts[0].volume_id, path=mounts[0].path) if mounts else None,
         running=_counts_as_running(found, known),
+        schedule=known.schedule if known else "",
+        schedule_days=known.schedule_days if known else [],
         locked=found.locked,
         global_networking=found.global_networking.enabled,
         start_timeout_s=known.start_timeout_s if known else _START_TIMEOUT_S,
     )
 
 
+def _wanted(inputs: PodInputs) -> bool:
+    """Whether it is to run now."""
+    if not (inputs.running and inputs.schedule):
+        return inputs.running
+    return hours.parse(inputs.schedule, inputs.schedule_days).on(hours.now())
+
+
 def _counts_as_running(found: answers.Pod, known: PodInputs | None) -> bool:
+    if known is not None and known.running and known.schedule:
+        return True  # what it does now is told by `on_schedule`
     if found.status == "ERROR":  # told as a fault, not as a change of this setting
         return known.running if known else True
     return found.status != "EXITED"
 
 
-def _outputs(found: answers.Pod, ports: Sequence[str]) -> PodOutputs:
+def _on_schedule(found: answers.Pod, inputs: PodInputs) -> bool:
+    if not (inputs.running and inputs.schedule) or found.status == "ERROR":
+        return True
+    declared, moment = hours.parse(inputs.schedule, inputs.schedule_days), hours.now()
+    return declared.on(moment) == (found.status != "EXITED") or declared.switched_just_now(moment)
+
+
+def _outputs(found: answers.Pod, inputs: PodInputs | None) -> PodOutputs:
+    """inputs: None while it is being brought to them."""
+    ports = inputs.ports if inputs else found.ports
     http_ports = [each.split("/")[0] for each in ports if each.endswith("/http")]
-    urls = {port: f"https://{found.id}-{port}.proxy.runpod.net" for port in http_ports}
-    return PodOutputs(urls=urls, data_center_id=found.data_center_id or "")
+    return PodOutputs(
+        urls={port: f"https://{found.id}-{port}.proxy.runpod.net" for port in http_ports},
+        data_center_id=found.data_center_id or "",
+        on_schedule=inputs is None or _on_schedule(found, inputs),
+    )

@@ -207,7 +207,7 @@ class RouterProcess:
         self.state_path = folder / "state.json"
         self.log_path = folder / "router.log"
         self.notices_path = folder / "router.err"
-        self.keys = {name: upstream.key for name, upstream in upstreams.items()}
+        self.keys: dict[str, Any] = {name: upstream.key for name, upstream in upstreams.items()}
         self.keys_path = folder / "keys.json"
         self.port, self.metrics_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"

@@ -80,9 +80,11 @@ def upstream() -> Iterator[UpstreamProcess]:
 def test_an_image_holds_its_own_files_only(image: str, tmp_path: Path) -> None:
     laid = dockerfiles.mirror(IMAGES[image], tmp_path, IMAGES)
     names = {str(path.relative_to(tmp_path / "opt" / "lorafleet")) for path in laid}
-    server = "router" if image == "router" else "serving"
-    assert {"images/start.py", "images/health.py", f"handlers/{server}/__main__.py"} <= names
-    assert all(name.startswith(("images/", "handlers/__init__.py", f"handlers/{server}/")) for name in names)
+    own_servers = {"router": ("router",), "runpod": ("serving", "runpod"), "vertex": ("serving", "vertex")}
+    servers = own_servers.get(image, ("serving",))
+    assert {"images/start.py", "images/health.py", *(f"handlers/{server}/__init__.py" for server in servers)} <= names
+    own = tuple(f"handlers/{server}/" for server in servers)
+    assert all(name.startswith(("images/", "handlers/__init__.py", *own)) for name in names)
     assert not [name for name in names if name.endswith((".pyc", ".lock", ".md"))]
 
 

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.fakes.runpod import Fake, Fault, running
 from tests.fakes.runpod.faults import Kind
+from tests.fakes.runpod.stack import TOKEN, RunpodProject
 from tests.support.ports import free_port
-from tests.support.stack_project import ROOT, StackProject, command_line, descendants, kill
+from tests.support.stack_project import StackProject, command_line, descendants, kill
 
-TOKEN = "rpa_secret-token-of-the-tests"
 IMAGE = f"registry.example.com/serving@sha256:{'0' * 64}"
-PROGRAM = """
-import json, pathlib, pulumi
-from providers.kit.program import declare
-from providers.runpod import resources
-
-made = {}
-for name, (kind, inputs) in json.loads(pathlib.Path("resources.json").read_text()).items():
-    inputs = {key: made[value[1:]].id if str(value)[:1] == "@" else value for key, value in inputs.items()}
-    made[name] = declare(getattr(resources, kind), name, inputs)
-    pulumi.export(name, made[name].id)
-"""
 ENDPOINT: dict[str, Any] = {
     "type": "LOAD_BALANCER",
     "image": IMAGE,
@@ -54,27 +42,9 @@ ALL: dict[str, tuple[str, dict[str, Any]]] = {
 ONE = {"burst": ("ServerlessEndpoint", {key: value for key, value in ENDPOINT.items() if key != "registry"})}
 
 
-@dataclass
-class RunpodProject(StackProject):
-    """A project with RunPod's resources alone, which are declared as data."""
-
-    def __post_init__(self) -> None:
-        project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
-        project["plugins"]["providers"][0]["path"] = str(ROOT / "providers")
-        (self.folder / "stacks").mkdir(parents=True)
-        (self.folder / "backend").mkdir()
-        (self.folder / "Pulumi.yaml").write_text(yaml.safe_dump(project))
-        (self.folder / "stacks" / "__main__.py").write_text(PROGRAM)
-        self.stack_file.write_text("config: {}\n")
-        self.run("stack", "init", self.stack).ok()
-
-    def declare(self, resources: dict[str, tuple[str, dict[str, Any]]]) -> None:
-        (self.folder / "stacks" / "resources.json").write_text(json.dumps(resources))
-
-    def resource(self, name: str) -> dict[str, Any]:
-        deployment = json.loads(self.run("stack", "export").ok().output)["deployment"]
-        [found] = [each for each in deployment["resources"] if each["urn"].endswith(f"::{name}")]
-        return dict(found)
+def processes() -> str:
+    """What anybody on the machine may see of this test's processes."""
+    return "\n".join(command_line(pid) for pid in descendants(os.getpid()))
 
 
 @pytest.fixture
@@ -95,7 +65,13 @@ def test_all_four_live_and_no_secret_is_shown(project: RunpodProject, fake: Fake
     project.declare(ALL)
     shown = project.preview("--diff").ok().output
     assert fake.changes() == [], "a preview makes nothing"
-    shown += project.up("--diff").ok().output
+    lists: list[str] = []
+    fault = fake.faults.add(Fault("call before", "POST", times=4, hook=lambda: lists.append(processes())))
+    # The most that Pulumi's own log says, with what the plugin writes to it.
+    shown += project.up("--diff", "--logtostderr", "--verbose=3").ok().output
+    assert fault.happened == 4
+    assert all("providers" in each for each in lists), "the plugin is among them"
+    shown += "".join(lists)
     assert fake.cloud.count() == {"serverless": 1, "templates": 1, "network-volumes": 1, "registries": 1, "pods": 1}
     [endpoint] = fake.cloud.endpoints.values()
     assert endpoint["registry"] == next(iter(fake.cloud.registries))
@@ -112,76 +88,6 @@ def test_all_four_live_and_no_secret_is_shown(project: RunpodProject, fake: Fake
     assert fake.cloud.count() == {}
 
 
-# Each field of an endpoint on its own: (Python name, another value, wire name)
-CHANGES: list[tuple[str, Any, str]] = [
-    ("image", f"registry.example.com/serving@sha256:{'1' * 64}", "image"),
-    ("args", "--verbose", "args"),
-    ("env", {"PORT": "9000"}, "env"),
-    ("secret_env", [{"name": "LORAFLEET_CONFIG", "value": "{another launch file}"}], "secretEnv"),
-    ("disk_gb", 40, "diskGb"),
-    ("ports", ["9000/http"], "ports"),
-    ("gpus", ["NVIDIA A40"], "gpus"),
-    ("gpu_count", 2, "gpuCount"),
-    ("min_cuda_version", "12.8", "minCudaVersion"),
-    ("workers", {"min": 1, "max": 3, "idleTimeout": 60}, "workers"),
-    ("scaling", {"type": "REQUEST_COUNT", "requestCount": 8}, "scaling"),
-    ("timeout_ms", 1000, "timeoutMs"),
-    ("flashboot", "FLASHBOOT", "flashboot"),
-    ("data_center_ids", ["EU-RO-1"], "dataCenterIds"),
-]
-
-
-def test_each_field_changes_in_place_and_its_drift_is_seen(project: RunpodProject, fake: Fake) -> None:
-    """One endpoint for each field: the program changes it, then somebody changes it back behind the program's back."""
-    before = {wire: ("ServerlessEndpoint", ONE["burst"][1]) for _, _, wire in CHANGES}
-    after = {wire: ("ServerlessEndpoint", {**ONE["burst"][1], name: value}) for name, value, wire in CHANGES}
-    project.declare(before)
-    project.up().ok()
-    ids: dict[str, str] = json.loads(project.run("stack", "output", "--json").ok().output)
-    with fake.cloud.lock:
-        former = json.loads(json.dumps(fake.cloud.endpoints))
-    project.declare(after)
-    output = project.up("--diff").ok().output
-    assert f"~ {len(CHANGES)} updated" in output, output
-    assert set(fake.cloud.endpoints) == set(former), "a field made a new endpoint"
-    with fake.cloud.lock:
-        for wire, made in ids.items():
-            assert fake.cloud.endpoints[made] != former[made], f"{wire} did not arrive"
-        fake.cloud.endpoints.update(former)
-    drift = project.refresh("--diff").ok().output
-    changes = _fields_changed(drift)
-    assert changes == {wire: {wire} for wire in ids}, drift
-    assert f"~ {len(CHANGES)} updated" in project.up().ok().output
-    project.refresh("--expect-no-changes").ok()
-
-
-def _fields_changed(output: str) -> dict[str, set[str]]:
-    """{resource: fields that `--diff` shows as changed}"""
-    found: dict[str, set[str]] = {}
-    resource, place = "", -1
-    for line in output.splitlines():
-        indent = len(line) - len(line.lstrip())
-        if "[urn=" in line:
-            resource, place = line.rsplit("::", 1)[-1].rstrip("]"), indent - 2
-        changed = re.match(r"\s*[~+-] (\w+)\s*:", line)
-        if changed and indent == place:
-            found.setdefault(resource, set()).add(changed[1])
-    return found
-
-
-def test_another_type_is_a_new_endpoint_and_the_old_one_goes(project: RunpodProject, fake: Fake) -> None:
-    project.declare(ONE)
-    project.up().ok()
-    [first] = fake.cloud.endpoints
-    queue = {**ONE["burst"][1], "type": "QUEUE", "scaling": {"type": "QUEUE_DELAY", "queueDelay": 4}}
-    project.declare({"burst": ("ServerlessEndpoint", queue)})
-    project.up().ok()
-    [second] = fake.cloud.endpoints
-    assert second != first
-    assert len(fake.cloud.templates) == 1
-    project.up("--expect-no-changes").ok()
-
-
 def test_workers_that_runpod_takes_away_show_as_drift(project: RunpodProject, fake: Fake) -> None:
     project.declare(ONE)
     project.up().ok()
@@ -195,25 +101,6 @@ def test_workers_that_runpod_takes_away_show_as_drift(project: RunpodProject, fa
     project.refresh().ok()
     assert "+ 1 created" in project.up().ok().output
     assert len(fake.cloud.endpoints) == 1
-
-
-def test_import(project: RunpodProject, fake: Fake) -> None:
-    project.declare(ONE)
-    project.up().ok()
-    [made] = fake.cloud.endpoints
-    urn = project.resource("burst")["urn"]
-    project.run("state", "delete", "--yes", urn).ok()
-    project.run(
-        "import", "--yes", "--generate-code=false", "--protect=false", "--skip-preview",
-        "lorafleet:runpod:ServerlessEndpoint", "burst", made,
-    ).ok()  # fmt: skip
-    assert project.resource("burst")["id"] == made
-    assert "{secret launch file}" not in project.state_text()
-    project.up().ok()
-    project.up("--expect-no-changes").ok()
-    assert list(fake.cloud.endpoints) == [made]
-    project.destroy().ok()
-    assert fake.cloud.count() == {}
 
 
 def test_a_wrong_token_is_one_line(project: RunpodProject, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,31 +142,22 @@ def killed_at(project: RunpodProject, fake: Fake, moment: Kind, method: str, who
         project.recover()
 
 
-@pytest.mark.parametrize(
-    ("moment", "who"),
-    [
-        ("call before", "up"),
-        ("call after", "up"),
-        ("call answered", "up"),
-        ("call after", "plugin"),
-        ("call answered", "plugin"),
-    ],
-)
+# Each call of each operation: tests/unit/test_runpod_kills.py; with the real engine: `make chaos`.
+@pytest.mark.parametrize(("moment", "who"), [("call after", "up"), ("call answered", "plugin")])
 def test_kill_during_a_create_ends_with_one_of_each(project: RunpodProject, fake: Fake, moment: Kind, who: str) -> None:
     project.declare(ONE)
     killed_at(project, fake, moment, "POST", who)
     project.up().ok()
     assert fake.cloud.count() == {"serverless": 1, "templates": 1}
-    assert project.resource("burst")["id"] == next(iter(fake.cloud.endpoints))
+    assert project.resources()["burst"]["id"] == next(iter(fake.cloud.endpoints))
     project.refresh("--expect-no-changes").ok()
 
 
-@pytest.mark.parametrize(("moment", "who"), [("call before", "plugin"), ("call after", "up")])
-def test_kill_during_an_update(project: RunpodProject, fake: Fake, moment: Kind, who: str) -> None:
+def test_kill_during_an_update(project: RunpodProject, fake: Fake) -> None:
     project.declare(ONE)
     project.up().ok()
     project.declare({"burst": ("ServerlessEndpoint", {**ONE["burst"][1], "disk_gb": 55})})
-    killed_at(project, fake, moment, "PATCH", who)
+    killed_at(project, fake, "call after", "PATCH", "up")
     project.up().ok()
     [endpoint] = fake.cloud.endpoints.values()
     assert endpoint["disk"] == 55
@@ -287,10 +165,11 @@ def test_kill_during_an_update(project: RunpodProject, fake: Fake, moment: Kind,
     project.refresh("--expect-no-changes").ok()
 
 
-# The component in a stack: the manifest is not RunPod's part, so it is a stand-in with what the component reads of it.
+# The components in a stack: the manifest is not RunPod's part, so it is a stand-in with what they read of it.
 STACK = """
+import sys
 import pulumi
-from providers import runpod, stack
+from providers import stack
 
 class Manifest(pulumi.ComponentResource):
     def __init__(self):
@@ -298,68 +177,151 @@ class Manifest(pulumi.ComponentResource):
         self.served = pulumi.Output.from_input({"easycontract": "easycontract@sha256-0"})
 
 fleet = stack.fleet()
-burst = runpod.ServerlessEndpoint("burst", fleet, Manifest())
-pulumi.export("url", burst.endpoint.url)
-pulumi.export("key", burst.endpoint.key)
+for target in stack.targets(fleet, Manifest()):
+    told = target.endpoint
+    pulumi.export(told.name, {
+        "url": told.url, "key": told.key, "health": told.health_path, "status": told.status_path, "kind": told.kind
+    })
+pulumi.export("loaded", sorted(name for name in sys.modules if name.startswith("providers.runpod.target")))
 """
+ENGINE = {"maxModelLen": 512, "maxLoraRank": 16}
+PRIVATE = {"registryUsername": "_json_key_base64", "dataCenters": ["EU-RO-1"], "volumeGb": 40}
+BURST = {"kind": "runpod", "gpus": ["L4"], "engine": ENGINE, **PRIVATE}
+LATER = {
+    "kind": "runpod-queue",
+    "gpus": ["L4", "RTX 4090"],
+    "image": IMAGE.replace("0", "1"),
+    "requestsPerWorker": 8,
+    "engine": ENGINE,
+}
+ALWAYS = {"kind": "runpod-pod", "gpu": "A40", "engine": ENGINE, **PRIVATE}
 
 
-def test_the_component_makes_a_working_endpoint(tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+def declare(project: StackProject, targets: dict[str, Any], image: str | None = IMAGE, scheme: str = "gs") -> None:
+    def edit(fleet: dict[str, Any]) -> None:
+        fleet["targets"] = targets
+        fleet["release"]["image"] = image
+        for name in fleet["release"]["adapters"]:
+            fleet["adapters"][name] |= {"rank": 8}
+        if scheme == "gs":
+            fleet["store"] = "gs://bucket"
+            fleet["baseModel"]["source"] = "gs://bucket/models/base"
+
+    project.change(edit)
+
+
+def test_the_components_make_what_the_stack_file_declares(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = StackProject(tmp_path / "project")
     (project.folder / "stacks" / "local.py").write_text(STACK)
-
-    def declare(fleet: dict[str, Any]) -> None:
-        fleet["targets"] = {
-            "burst": {"kind": "runpod", "gpus": ["L4"], "dataCenters": ["EU-RO-1"], "volumeGb": 40,
-                      "registryUsername": "_json_key_base64", "engine": {"maxModelLen": 512, "maxLoraRank": 16}},
-        }  # fmt: skip
-        fleet["release"]["image"] = IMAGE
-        for name, digest in fleet["release"]["adapters"].items():
-            fleet["adapters"][name] |= {"rank": 8}
-            assert digest
-
-    project.change(declare)
+    declare(project, {"burst": BURST}, scheme="file")
     refused = project.preview()
     assert refused.code != 0 and "cannot read store" in refused.output, refused.output
     shutil.rmtree(project.store)
+    declare(project, {"burst": BURST}, image=None)
+    assert "set serving:fleet.release.image" in project.preview().output
 
-    def on_google(fleet: dict[str, Any]) -> None:
-        fleet["store"] = "gs://bucket"
-        fleet["baseModel"]["source"] = "gs://bucket/models/base"
-
-    project.change(on_google)
-    assert "config set --secret registryPassword" in project.preview().output
-    project.run("config", "set", "--secret", "registryPassword", "a-secret-password").ok()
+    declare(project, {"burst": BURST, "later": LATER, "always": ALWAYS})
     with monkeypatch.context() as nothing:
         nothing.delenv("RUNPOD_API_KEY")
         nothing.setenv("RUNPOD_API_URL", f"http://127.0.0.1:{free_port()}")
         preview = project.preview().ok().output
-        assert "config set --secret runpodKey" in preview and "RUNPOD_API_KEY" in preview
+    for missing in ("registryPassword: the password of _json_key_base64", "runpodKey: a RunPod API key", "for burst"):
+        assert missing in preview
+    assert "config set --secret registryPassword" in preview and "RUNPOD_API_KEY holds no token" in preview
+    assert "Traceback" not in preview
+    secrets = {"registryPassword": "a-secret-password", "googleCredentials": '{"a": "service account"}'}
+    for name, value in secrets.items():
+        project.run("config", "set", "--secret", name, value).ok()
     refused = project.up()
     assert refused.code != 0 and "config set --secret runpodKey" in refused.output
+    assert "Traceback" not in refused.output
     project.run("config", "set", "--secret", "runpodKey", "rpa_key-of-the-router-0123456789").ok()
     project.up().ok()
-    [endpoint] = fake.cloud.endpoints.values()
-    assert project.output("url") == f"https://{endpoint['id']}.api.runpod.ai"
-    assert project.output("key") == "rpa_key-of-the-router-0123456789"
-    assert endpoint["env"]["PORT"] == endpoint["env"]["PORT_HEALTH"] == "8000"
-    assert endpoint["networkVolumes"] == list(fake.cloud.volumes)
-    assert endpoint["registry"] == next(iter(fake.cloud.registries))
-    _check_launch_file(endpoint["env"]["LORAFLEET_CONFIG"], tmp_path)
+    assert fake.cloud.count() == {"serverless": 2, "templates": 2, "network-volumes": 2, "registries": 2, "pods": 1}
+    told = {name: project.output(name) for name in ("burst", "later", "always")}
+    by_type = {each["type"]: each for each in fake.cloud.endpoints.values()}
+    balanced, queue, [pod] = by_type["LOAD_BALANCER"], by_type["QUEUE"], fake.cloud.pods.values()
+    runpod_key = {"key": "rpa_key-of-the-router-0123456789", "health": None, "status": None}
+    own_key = told["always"]["key"]
+    assert told == {
+        "burst": {**runpod_key, "kind": "runpod", "url": f"https://{balanced['id']}.api.runpod.ai"},
+        "later": {**runpod_key, "kind": "runpod-queue", "url": f"https://api.runpod.ai/v2/{queue['id']}/openai"},
+        "always": {
+            "key": own_key,
+            "kind": "runpod-pod",
+            "url": f"https://{pod['id']}-8000.proxy.runpod.net",
+            "health": "/ready",
+            "status": "/lorafleet/state",
+        },
+    }
+    assert len(own_key) > 20
+    for made in (balanced, queue, pod):
+        assert json.loads(made["env"]["LORAFLEET_GOOGLE_CREDENTIALS"]) == {"a": "service account"}
+    assert balanced["env"]["PORT"] == balanced["env"]["PORT_HEALTH"] == "8000"
+    assert (queue["image"], queue["scaling"]) == (LATER["image"], {"type": "REQUEST_COUNT", "requestCount": 8})
+    assert {balanced["networkVolumes"][0], pod["mounts"]["network"][0]["volumeId"]} == set(fake.cloud.volumes)
+    assert {balanced["registry"], pod["registry"]} == set(fake.cloud.registries)
+    checked = {name: _launch(made, tmp_path) for name, made in (("b", balanced), ("q", queue), ("p", pod))}
+    assert [launch.target for launch in checked.values()] == ["burst", "later", "always"]
+    assert checked["b"].api_key_sha256 == (hashlib.sha256(b"rpa_key-of-the-router-0123456789").hexdigest(),)
+    assert checked["p"].api_key_sha256 == (hashlib.sha256(own_key.encode()).hexdigest(),)
+    assert (checked["q"].api_key_sha256, checked["q"].host) == ((), "127.0.0.1")
+    assert checked["b"].cache == checked["p"].cache == Path("/runpod-volume/lorafleet")
     project.up("--expect-no-changes").ok()
-    assert "rpa_key-of-the-router" not in project.state_text()
+    project.refresh("--expect-no-changes").ok()
+    shown = project.state_text()
+    for secret in (*secrets.values(), own_key, "rpa_key-of-the-router", TOKEN):
+        assert secret not in shown
+
+    # Nothing of a kind that is not declared any more is there, nor even imported.
+    declare(project, {"burst": BURST})
+    project.up().ok()
+    assert fake.cloud.count() == {"serverless": 1, "templates": 1, "network-volumes": 1, "registries": 1}
+    assert project.output("loaded") == ["providers.runpod.target"]
     project.destroy().ok()
     assert fake.cloud.count() == {}
 
 
-def _check_launch_file(text: str, folder: Path) -> None:
-    """The server's own reader takes it."""
+def _launch(made: dict[str, Any], folder: Path) -> Any:
+    """The launch file of a container, as the server's own reader takes it."""
     from handlers.serving.config import load
 
     file = folder / "launch.json"
-    file.write_text(text)
-    launch = load(file)
-    assert launch.target == "burst"
-    assert launch.cache == Path("/runpod-volume/lorafleet")
-    assert len(launch.api_key_sha256) == 1
-    assert os.fspath(launch.state_file) == "/run/lorafleet/state.json"
+    file.write_text(made["env"]["LORAFLEET_CONFIG"])
+    return load(file)
+
+
+def hours_from_now(begin: int, end: int) -> str:
+    """Hours of the day that begin and end so many hours from now."""
+    now = datetime.now(UTC)
+    first, last = (f"{(now.hour + each) % 24:02d}:{now.minute:02d}" for each in (begin, end))
+    return f"{first}-{last} UTC"
+
+
+def test_a_pod_by_the_clock(project: RunpodProject, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the hours say needs no change of the program: `up` sees it. Outside of them, a refresh sees no drift."""
+    pod: dict[str, Any] = {"image": IMAGE, "gpu": "NVIDIA A40", "schedule": hours_from_now(3, 6)}
+    project.declare({"by-hours": ("Pod", pod)})
+    project.up().ok()
+    [made] = fake.cloud.pods
+    assert fake.cloud.pods[made]["status"] == "EXITED"
+    project.refresh("--expect-no-changes").ok()
+    project.preview("--expect-no-changes").ok()
+    with monkeypatch.context() as nothing:
+        nothing.delenv("RUNPOD_API_KEY")
+        nothing.setenv("RUNPOD_API_URL", f"http://127.0.0.1:{free_port()}")
+        assert "RUNPOD_API_KEY holds no token" in project.preview("--expect-no-changes").ok().output
+    fake.cloud.pods[made] |= {"status": "RUNNING", "actions": ["stop", "terminate"]}
+    assert "runs, against its schedule" in project.preview().ok().output
+    assert "~ 1 updated" in project.up().ok().output
+    assert fake.cloud.pods[made]["status"] == "EXITED"
+    project.declare({"by-hours": ("Pod", {**pod, "schedule": hours_from_now(-3, 3)})})
+    project.up().ok()
+    assert fake.cloud.pods[made]["status"] == "RUNNING"
+    project.up("--expect-no-changes").ok()
+    fake.cloud.pods[made] |= {"status": "EXITED", "actions": ["start", "terminate"]}
+    assert "does not run, against its schedule" in project.refresh().ok().output
+    assert "~ 1 updated" in project.up().ok().output
+    assert list(fake.cloud.pods) == [made] and fake.cloud.pods[made]["status"] == "RUNNING"

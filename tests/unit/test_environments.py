@@ -1,4 +1,4 @@
-"""The stack files for dev, staging and prod as shipped: what is to be filled in is told, no workflow uses them before."""
+"""The stack files for dev, staging and prod as shipped: what is to be filled in is told, no workflow takes them up."""
 
 from __future__ import annotations
 

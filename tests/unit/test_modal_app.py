@@ -13,13 +13,18 @@ from modal_proto import api_pb2 as pb
 
 from providers.kit import values
 from tests.fakes.modal import FakeModal, serving
+from tests.fakes.modal.faults import Moment
 from tests.fakes.modal.kit import APP, ID, IMAGE, NAME, assert_one_app, checked, killed_at, plugin
 from tests.support.plugin_client import CallError, Plugin
 
-# The calls of one create or update, in their order; those that change something are killed before and after.
-LOOKS = ["AppGetByDeploymentName", "FunctionGet", "AppList"]
-CHANGES = ["AppCreate", "FunctionPrecreate", "ImageGetOrCreate", "FunctionCreate", "AppPublish"]
-STEPS = [(rpc, "before") for rpc in LOOKS] + [(rpc, when) for rpc in CHANGES for when in ("before", "after")]
+# Real kills of a real plugin; test_modal_kills.py has every call.
+KILLS: list[tuple[str, Moment]] = [
+    ("EnvironmentGetOrCreate", "after"),
+    ("AppCreate", "after"),
+    ("AppPublish", "before"),
+    ("AppPublish", "after"),
+    ("AppPublish", "answered"),
+]
 
 
 @pytest.fixture
@@ -42,6 +47,8 @@ def test_nothing_of_this_machine_goes_into_the_app(modal: FakeModal) -> None:
     function = request.function
     assert (list(function.mount_ids), function.function_serialized, function.class_serialized) == ([], b"", b"")
     assert function.http_config.HasField("lift_and_shift_config"), "the image's own command must run"
+    [publish] = [each for name, each in modal.cloud.calls if name == "AppPublish"]
+    assert not publish.HasField("commit_info"), "the commit, its author and the remote's URL, which may hold a token"
     [image] = [each.image for name, each in modal.cloud.calls if name == "ImageGetOrCreate"]
     assert list(image.dockerfile_commands) == [f"FROM {IMAGE}"]
     assert outputs["url"] == f"https://acme--{NAME}-serving.us-east.modal.direct"
@@ -73,6 +80,8 @@ DRIFTS: list[tuple[str, Any]] = [
     ("image", lambda live: setattr(live.ranked_functions[0].function, "image_id", "im-other")),
     ("maxContainers", lambda live: setattr(live.autoscaler_settings, "max_containers", 9)),
     ("gpus", lambda live: setattr(live.ranked_functions[0].function.resources.gpu_config, "gpu_type", "H100")),
+    # Nothing that could be declared, which a refresh must tell all the same.
+    ("gpus", lambda live: setattr(live.ranked_functions[0].function.resources.gpu_config, "gpu_type", "a new one")),
     ("proxyAuth", lambda live: setattr(live.http_config, "unauthenticated", True)),
     ("startupTimeoutS", lambda live: setattr(live.http_config, "startup_timeout", 30)),
     ("computeRegions", lambda live: live.ranked_functions[0].function.scheduler_placement.regions.append("eu")),
@@ -148,12 +157,21 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"environment": "nowhere"}, "Environment 'nowhere' not found"),
     ({"secrets": ["missing"]}, "Secret 'missing' not found"),
     ({"computeRegions": ["mars"]}, "Invalid region"),
+    ({"cloud": "azure"}, "Invalid cloud provider"),
+    ({"routingRegion": "mars"}, "Invalid routing region"),
+    ({"volumes": {"/mnt/a": {"volume": "missing"}}}, "Volume 'missing' not found"),
+    ({"buckets": {"/mnt/a": {"bucket": "abc", "secret": "hub"}}}, "missing key(s): AWS_ACCESS_KEY_ID"),
+    (
+        {"buckets": {"/mnt/a": {"bucket": "abc", "secret": "hub", "endpoint": "https://storage.googleapis.com"}}},
+        "missing key(s): GOOGLE_ACCESS_KEY_ID",
+    ),
     ({"image": f"registry.example.com/other@sha256:{'0' * 64}"}, "manifest unknown"),
     ({"image": f"registry.example.com/private@sha256:{'0' * 64}"}, "403"),
 ]
 
 
 def test_what_modal_refuses_is_one_clear_error_and_leaves_nothing(modal: FakeModal) -> None:
+    modal.put_secret("main", "hub", HF_TOKEN="hf-0123456789")
     modal.cloud.images = {IMAGE: None, f"registry.example.com/private@sha256:{'0' * 64}": "registry"}
     with plugin(modal) as running:
         for more, said in REFUSED:
@@ -164,6 +182,31 @@ def test_what_modal_refuses_is_one_clear_error_and_leaves_nothing(modal: FakeMod
             assert "Traceback" not in str(refused.value)
             assert refused.value.kept is None, "nothing was made, so nothing must be in the state"
             assert modal.cloud.living() == []
+
+
+UNFIT: list[tuple[dict[str, Any], str]] = [
+    ({"maxContainers": 0}, "maxContainers"),
+    ({"minContainers": 3, "maxContainers": 2}, "maxContainers"),
+    ({"scaledownWindowS": 1}, "scaledownWindowS"),
+    ({"exitGracePeriodS": 0}, "exitGracePeriodS"),
+    ({"startupTimeoutS": 0}, "startupTimeoutS"),
+    ({"maxConcurrency": 8}, "maxConcurrency"),
+    ({"gpus": ["L4:1"]}, "gpus[0]"),
+    ({"volumes": {"/mnt/a": {"volume": "one"}, "/mnt/b": {"volume": "one"}}}, "volumes"),
+    ({"volumes": {"/a": {"volume": "one"}}, "buckets": {"/a": {"bucket": "abc"}}}, 'buckets["/a"]'),
+    *(({"volumes": {path: {"volume": "one"}}}, "volumes") for path in ("mnt", "/", "/mnt/", "/a/../b", "/tmp")),
+]
+
+
+def test_what_cannot_be_is_refused_before_modal_is_asked() -> None:
+    with Plugin() as running:
+        for more, field in UNFIT:
+            news = {"environment": "main", "name": NAME, "image": IMAGE, "gpus": ["L4"], **more}
+            _, failures = running.check(APP, news)
+            assert failures, more
+            for where, reason in failures:
+                assert where.startswith(field)
+                assert "Traceback" not in reason
 
 
 def test_a_wrong_token_is_one_line_that_names_the_variables(modal: FakeModal) -> None:
@@ -180,41 +223,16 @@ def test_a_wrong_token_is_one_line_that_names_the_variables(modal: FakeModal) ->
             running.create(APP, inputs)
 
 
-@pytest.mark.parametrize("dedupes", [True, False])
-def test_calls_that_fail_for_a_moment_are_made_again(modal: FakeModal, dedupes: bool) -> None:
-    modal.dedupes = dedupes
-    for rpc in CHANGES:
-        modal.faults.add(rpc, "unavailable")
-        modal.faults.add(rpc, "reset_before")
-        modal.faults.add(rpc, "reset_after")
-    with plugin(modal) as running:
-        inputs, outputs = create(running)
-        assert running.read(APP, ID, inputs, outputs)[1] == inputs
-    assert modal.calls().count("AppCreate") >= 1
-    [app] = modal.cloud.living()
-    assert app is modal.cloud.deployed("main", NAME)
-
-
-@pytest.mark.parametrize(("kind", "said"), [("denied", "does not let this token"), ("exhausted", "no more room")])
-def test_a_deployment_that_breaks_off_leaves_nothing(modal: FakeModal, kind: Any, said: str) -> None:
-    modal.faults.add("FunctionCreate", kind)
-    with plugin(modal) as running, pytest.raises(CallError, match=said):
-        create(running)
-    assert modal.cloud.living() == []
-
-
-@pytest.mark.parametrize(("rpc", "when"), STEPS)
-def test_kill_in_a_create(modal: FakeModal, rpc: str, when: str) -> None:
+@pytest.mark.parametrize(("rpc", "when"), KILLS)
+def test_kill_in_a_create(modal: FakeModal, rpc: str, when: Moment) -> None:
     with killed_at(modal, rpc, when, lambda running: create(running)), plugin(modal) as second:
         inputs, outputs = create(second)
         assert second.read(APP, ID, inputs, outputs)[1:] == (inputs, outputs)
         assert_one_app(modal)
 
 
-@pytest.mark.parametrize(
-    ("rpc", "when"), [("FunctionCreate", "after"), ("AppPublish", "before"), ("AppPublish", "after")]
-)
-def test_kill_in_an_update(modal: FakeModal, rpc: str, when: str) -> None:
+@pytest.mark.parametrize(("rpc", "when"), KILLS[-2:])
+def test_kill_in_an_update(modal: FakeModal, rpc: str, when: Moment) -> None:
     with plugin(modal) as first:
         inputs, outputs = create(first)
     wanted = {**inputs, "maxContainers": 6}
@@ -229,7 +247,7 @@ def test_kill_in_an_update(modal: FakeModal, rpc: str, when: str) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_kill_in_a_delete(modal: FakeModal, when: str) -> None:
+def test_kill_in_a_delete(modal: FakeModal, when: Moment) -> None:
     with plugin(modal) as first:
         inputs, outputs = create(first)
     with (

@@ -4,94 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from providers import kit
-from providers.kit.check import load
-from providers.kit.lifecycle import InitFailedError, Lifecycle, Ownership
-from providers.runpod import api, http, steps
+from providers.kit.diff import diff
+from providers.kit.lifecycle import InitFailedError
+from providers.runpod import api, http
 from providers.runpod.resources import NetworkVolume, Pod, RegistryCredential, ServerlessEndpoint
-from tests.fakes.runpod import Fake, Fault, running
+from tests.fakes.runpod import Fake, Fault
 from tests.fakes.runpod.faults import Kind
-from tests.support.ports import free_port
+from tests.fakes.runpod.run import ALL, ENDPOINT, POD, REGISTRY, VOLUME, Run, started
 
-TOKEN = "rpa_secret-token-of-the-tests"
-IMAGE = f"registry.example.com/serving@sha256:{'0' * 64}"
-ENDPOINT: dict[str, Any] = {
-    "name": "burst-12345678",
-    "type": "LOAD_BALANCER",
-    "image": IMAGE,
-    "env": {"PORT": "8000"},
-    "secretEnv": [{"name": "LORAFLEET_CONFIG", "value": "{launch file}"}],
-    "gpus": ["NVIDIA L4"],
-    "scaling": {"type": "REQUEST_COUNT", "requestCount": 4},
-}
-POD: dict[str, Any] = {"name": "always-12345678", "image": IMAGE, "gpu": "NVIDIA A40", "ports": ["8000/http"]}
-VOLUME: dict[str, Any] = {"name": "weights-12345678", "sizeGb": 50, "dataCenter": "EU-RO-1"}
-REGISTRY: dict[str, Any] = {"name": "images-12345678", "username": "robot", "password": "a-password-0123456789"}
-ALL: list[tuple[type[kit.Resource[Any, Any]], dict[str, Any], str]] = [
-    (ServerlessEndpoint, ENDPOINT, "serverless"),
-    (Pod, POD, "pods"),
-    (NetworkVolume, VOLUME, "network-volumes"),
-    (RegistryCredential, REGISTRY, "registries"),
-]
 EACH = pytest.mark.parametrize(("resource", "inputs", "folder"), ALL, ids=[each[2] for each in ALL])
-
-
-@contextmanager
-def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
-    with running(free_port(), TOKEN) as server:
-        monkeypatch.setenv(http.URL_VARIABLE, server.url)
-        monkeypatch.setenv(http.TOKEN_VARIABLE, TOKEN)
-        monkeypatch.setattr(http, "_quota", http._Quota())
-        monkeypatch.setattr(steps, "_SOUGHT_FOR_S", 0.3)
-        monkeypatch.setattr(http, "FIRST_PAUSE_S", 0.02)
-        yield server
-        assert server.violations == []
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     with started(monkeypatch) as server:
         yield server
-
-
-class Run:
-    """What one run of the plugin does with one resource."""
-
-    def __init__(self, resource: type[kit.Resource[Any, Any]]) -> None:
-        self.type, self.said = resource, list[str]()
-        self.life = Lifecycle(f"lorafleet:runpod:{resource.__name__}", resource(), Ownership())
-
-    def context(self) -> kit.Context:
-        async def say(message: str, severity: str) -> None:
-            if severity != "status":
-                self.said.append(message)
-
-        urn = f"urn:pulumi:test::serving::lorafleet:runpod:{self.type.__name__}::thing"
-        return kit.Context(urn=urn, name="thing", owned=self.life.owned_ids(), say=say)
-
-    def load(self, inputs: dict[str, Any]) -> Any:
-        return load(self.type.inputs_model(), inputs)
-
-    async def create(self, inputs: dict[str, Any]) -> str:
-        made, _ = await self.life.create(self.context(), self.load(inputs), 60)
-        return made
-
-    async def update(self, resource_id: str, old: dict[str, Any], new: dict[str, Any]) -> Any:
-        return await self.life.update(self.context(), resource_id, self.load(old), self.load(new), None, 60)
-
-    async def read(self, resource_id: str, inputs: dict[str, Any] | None = None) -> kit.Reading[Any, Any] | None:
-        known = None if inputs is None else self.load(inputs)
-        return await self.life.read(self.context(), resource_id, known, None)
-
-    async def delete(self, resource_id: str, inputs: dict[str, Any]) -> None:
-        await self.life.delete(self.context(), resource_id, self.load(inputs), 60)
 
 
 async def settled(resource: type[kit.Resource[Any, Any]], inputs: dict[str, Any]) -> str:
@@ -266,6 +198,36 @@ async def test_a_volume_grows_and_never_shrinks(fake: Fake) -> None:
     assert fake.cloud.volumes[made]["size"] == 60
 
 
+async def test_a_volume_is_never_replaced_for_its_type(fake: Fake) -> None:
+    """It would be lost with its data: left out, or said after an import, the type that it has is no change."""
+    made = await settled(NetworkVolume, VOLUME)
+    standard, other = {**VOLUME, "type": "STANDARD"}, {**VOLUME, "type": "HIGH_PERFORMANCE"}
+    for before, after in ((VOLUME, standard), (standard, VOLUME)):
+        run = Run(NetworkVolume)
+        assert [each async for each in NetworkVolume().problems(run.context(), run.load(after), run.load(before))] == []
+        assert not any(change.replace for change in diff(run.type.inputs_model(), before, after))
+        await run.update(made, before, after)
+    assert fake.changes() == [("POST", "/v2/network-volumes")]
+    run = Run(NetworkVolume)
+    found = [each async for each in NetworkVolume().problems(run.context(), run.load(other), run.load(standard))]
+    assert [each.path for each in found] == [("type",)]
+    with pytest.raises(kit.ResourceError, match="is of type STANDARD for good"):
+        await run.update(made, VOLUME, other)
+
+
+async def test_a_volume_that_is_left_over_and_does_not_fit_is_told_and_stays(fake: Fake) -> None:
+    first = await Run(NetworkVolume).create({**VOLUME, "sizeGb": 500})
+    run = Run(NetworkVolume)
+    second = await run.create({**VOLUME, "name": "weights-2"})
+    assert set(fake.cloud.volumes) == {first, second}
+    assert f"the volume {first} (500 GB in EU-RO-1) is left over" in run.said[0]
+    owner = Run(NetworkVolume)
+    owner.life.owned(first)
+    owner.life.owned(second)
+    await owner.create({**VOLUME, "name": "weights-3", "dataCenter": "US-KS-2"})
+    assert owner.said == [], "what the state owns is not left over"
+
+
 async def test_a_pod_is_stopped_and_started(fake: Fake) -> None:
     fake.cloud.pod_looks = 2
     made = await settled(Pod, POD)
@@ -345,77 +307,3 @@ async def test_a_preview_without_a_token_says_what_is_needed(monkeypatch: pytest
     run = Run(ServerlessEndpoint)
     assert [each async for each in ServerlessEndpoint().problems(run.context(), run.load(ENDPOINT), None)] == []
     assert "RUNPOD_API_KEY" in run.said[0] and "`pulumi up` needs it" in run.said[0]
-
-
-GPUS = ["NVIDIA L4", "NVIDIA GeForce RTX 4090", "NVIDIA A40", "NVIDIA RTX A6000", "NVIDIA L40S", "NVIDIA RTX A4000"]
-names = st.from_regex(r"[A-Z][A-Z0-9_]{0,8}", fullmatch=True)
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
-
-
-@st.composite
-def declarations(draw: st.DrawFn, kind: str) -> dict[str, Any]:
-    by_requests = kind == "LOAD_BALANCER" or draw(st.booleans())
-    scaling: dict[str, Any] = (
-        {"type": "REQUEST_COUNT", "requestCount": draw(st.integers(1, 100))}
-        if by_requests
-        else {"type": "QUEUE_DELAY", "queueDelay": draw(st.integers(1, 40)) / 2}
-    )
-    low = draw(st.integers(0, 3))
-    workers: dict[str, Any] = {"min": low, "max": low + draw(st.integers(0, 3))}
-    if not (kind == "QUEUE" and by_requests) and draw(st.booleans()):
-        workers["idleTimeout"] = draw(st.integers(1, 3600))
-    variables = draw(st.dictionaries(names, texts, max_size=4))
-    hidden = sorted(name for name in variables if draw(st.booleans()))
-    cuda: dict[str, Any] = draw(
-        st.sampled_from([{}, {"minCudaVersion": "13.0"}, {"allowedCudaVersions": ["13.0", "12.8"]}])
-    )
-    return {
-        "name": "any-12345678",
-        "type": kind,
-        "image": draw(st.sampled_from([IMAGE, "example.com/other:1"])),
-        "args": draw(texts),
-        "env": {name: value for name, value in variables.items() if name not in hidden},
-        "secretEnv": [{"name": name, "value": variables[name]} for name in hidden],
-        "diskGb": draw(st.integers(1, 500)),
-        "ports": draw(st.lists(st.sampled_from(["8000/http", "22/tcp", "9000/http"]), unique=True)),
-        "gpus": draw(st.lists(st.sampled_from(GPUS), min_size=1, unique=True)),
-        "gpuCount": draw(st.integers(1, 8)),
-        **cuda,
-        "workers": workers,
-        "scaling": scaling,
-        "timeoutMs": draw(st.integers(1, 600_000)),
-        "flashboot": draw(st.sampled_from(["OFF", "FLASHBOOT", "PRIORITY_FLASHBOOT"])),
-        "dataCenterIds": draw(st.lists(st.sampled_from(["EU-RO-1", "US-KS-2", "US-TX-3"]), unique=True)),
-    }
-
-
-@st.composite
-def pairs(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
-    kind = draw(st.sampled_from(["LOAD_BALANCER", "QUEUE"]))
-    return draw(declarations(kind)), draw(declarations(kind))
-
-
-@pytest.fixture(scope="module")
-def shared_fake() -> Iterator[Fake]:
-    with pytest.MonkeyPatch.context() as monkeypatch, started(monkeypatch) as server:
-        server.cloud.not_found_at_first = 0
-        yield server
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(pair=pairs())
-def test_no_declaration_shows_a_change_for_ever(shared_fake: Fake, pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    first, second = pair
-
-    async def live() -> None:
-        made = await Run(ServerlessEndpoint).create(first)
-        for before, declared in ((first, first), (first, second), (second, first)):
-            if before is not declared:
-                await Run(ServerlessEndpoint).update(made, before, declared)
-            reading = await Run(ServerlessEndpoint).read(made, declared)
-            assert reading is not None
-            assert reading.inputs == Run(ServerlessEndpoint).load(declared)
-        await Run(ServerlessEndpoint).delete(made, first)
-        assert shared_fake.cloud.count() == {}
-
-    asyncio.run(live())

@@ -2,35 +2,126 @@
 
 from __future__ import annotations
 
-import json
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-import providers.runpod
-from lorafleet.targets import Site, spec_of
+from lorafleet.targets import Site, TargetSpec, kinds, spec_of
 from providers.runpod.cards import CARDS
 from providers.runpod.spec import RunpodTarget
+from providers.runpod.spec_pod import RunpodPodTarget
+from providers.runpod.spec_queue import RunpodQueueTarget
 
 GB = 10**9
+
+
+IMAGE = f"registry.example.com/worker@sha256:{'0' * 64}"
 
 
 def spec(**fields: Any) -> RunpodTarget:
     return RunpodTarget.model_validate({"kind": "runpod", "gpus": ["L4"], **fields})
 
 
-def problems(declared: RunpodTarget, content_bytes: int | None = 5 * GB) -> list[tuple[str, str]]:
+def queue(**fields: Any) -> RunpodQueueTarget:
+    return RunpodQueueTarget.model_validate({"kind": "runpod-queue", "gpus": ["L4"], "image": IMAGE, **fields})
+
+
+def pod(**fields: Any) -> RunpodPodTarget:
+    return RunpodPodTarget.model_validate({"kind": "runpod-pod", "gpu": "L4", **fields})
+
+
+def problems(declared: TargetSpec, content_bytes: int | None = 5 * GB) -> list[tuple[str, str]]:
     """(field, what is allowed)"""
     found = declared.problems(Site(Path(), "dev", "burst", content_bytes))
     return [(".".join(map(str, path)), problem.allowed) for path, problem in found]
 
 
-def test_it_is_found_by_its_folder() -> None:
+def test_the_three_kinds_are_found_by_their_files() -> None:
     assert spec_of("runpod") is RunpodTarget
-    assert problems(spec()) == []
+    assert spec_of("runpod-queue") is RunpodQueueTarget
+    assert spec_of("runpod-pod") is RunpodPodTarget
+    assert [kind for kind in kinds() if kind.startswith("runpod")] == ["runpod", "runpod-pod", "runpod-queue"]
+    assert [problems(each) for each in (spec(), queue(), pod())] == [[], [], []]
+
+
+def test_what_the_kinds_share_is_checked_for_each() -> None:
+    for made in (spec, queue, pod):
+        wrong: TargetSpec = made(diskGb=1, engine={"device": "cpu"})
+        assert {field for field, _ in problems(wrong)} == {"diskGb", "engine.device"}
+    assert [field for field, _ in problems(pod(engine={"kvCacheMib": 30_000}))] == ["gpu"]
+    assert [field for field, _ in problems(queue(workersMin=3))] == ["workersMin"]
+
+
+def test_the_secrets_that_a_stack_must_have() -> None:
+    assert set(spec().stack_secrets()) == set(queue().stack_secrets()) == {"runpodKey"}
+    assert pod().stack_secrets() == {}, "its key is made"
+    assert set(pod(registryUsername="robot").stack_secrets()) == {"registryPassword"}
+    assert set(spec(registryUsername="robot").stack_secrets()) == {"registryPassword", "runpodKey"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "scaling", "idle_timeout_s", "wrong"),
+    [
+        ({}, {"type": "QUEUE_DELAY", "queueDelay": 4}, 60, []),
+        ({"queueDelayS": 9, "idleTimeoutS": 5}, {"type": "QUEUE_DELAY", "queueDelay": 9}, 5, []),
+        ({"requestsPerWorker": 8}, {"type": "REQUEST_COUNT", "requestCount": 8}, None, []),
+        (
+            {"requestsPerWorker": 8, "queueDelayS": 9, "idleTimeoutS": 5},
+            {"type": "REQUEST_COUNT", "requestCount": 8},
+            None,
+            ["queueDelayS", "idleTimeoutS"],
+        ),
+    ],
+)
+def test_a_queue_scales_by_one_rule(
+    fields: dict[str, Any], scaling: dict[str, Any], idle_timeout_s: int | None, wrong: list[str]
+) -> None:
+    declared = queue(**fields)
+    assert (declared.scaling(), declared.idle_timeout()) == (scaling, idle_timeout_s)
+    assert [field for field, _ in problems(declared)] == wrong
+
+
+def test_the_worker_of_a_queue_is_pinned() -> None:
+    for image in ("registry.example.com/worker:latest", None):
+        with pytest.raises(ValidationError, match="image"):
+            queue(image=image)
+    with pytest.raises(ValidationError, match="image"):
+        RunpodQueueTarget.model_validate({"kind": "runpod-queue", "gpus": ["L4"]})
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"hours": "8-24 Asia/Seoul"}, "no hours of a day"),
+        ({"hours": "08:00-24:30 Asia/Seoul"}, "no hours of a day"),
+        ({"hours": "08:00-08:00 Asia/Seoul"}, "begin when they end"),
+        ({"hours": "08:00-20:00"}, "no hours of a day"),
+        ({"hours": "08:00-20:00 Asia/Seul"}, "no time zone"),
+        ({"hours": "08:00-20:00 ../etc/passwd"}, "no time zone"),
+        ({"hours": "08:00-20:00 Asia"}, "no time zone"),
+        ({"hours": 8}, "a text is needed"),
+        ({"hours": "00:00-24:00 UTC", "days": ["monday"]}, "not one of those"),
+        ({"gpus": ["L4"]}, "gpus"),
+        ({"cloud": "SECURE"}, "not one of those"),
+    ],
+)
+def test_wrong_hours_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        pod(**fields)
+
+
+def test_a_wrong_zone_gets_the_nearest() -> None:
+    with pytest.raises(ValidationError) as error:
+        pod(hours="08:00-20:00 Asia/Seul")
+    assert error.value.errors()[0]["ctx"]["next_action"] == "Did you mean Asia/Seoul?"
+
+
+def test_days_need_hours_and_a_volume_the_secure_cloud() -> None:
+    assert [field for field, _ in problems(pod(days=["mon"]))] == ["days"]
+    mounted = pod(volumeGb=50, dataCenters=["EU-RO-1"], cloud="community")
+    assert [field for field, _ in problems(mounted)] == ["volumeGb"]
 
 
 @pytest.mark.parametrize(
@@ -92,14 +183,3 @@ def test_the_nearest_card_is_named() -> None:
 def test_cards_are_distinct_and_can_serve() -> None:
     assert len({card.id for card in CARDS.values()}) == len(CARDS)
     assert all(card.vram_gb >= 16 and "bfloat16" in card.dtypes for card in CARDS.values())
-
-
-def test_prices_have_a_date_and_a_source_and_agree_with_themselves() -> None:
-    prices = json.loads((Path(providers.runpod.__file__).parent / "prices.json").read_text())
-    assert date.fromisoformat(prices["asOf"]) <= date.today()
-    assert prices["source"].startswith("https://")
-    per_hour = {each["gpu"]: each["usdPerHour"] for each in prices["pods"]}
-    months = {each["what"]: each["usd"] for each in prices["months"]}
-    for gpu, article in (("A40", "an A40"), ("RTX 4090", "an RTX 4090")):
-        assert months[f"pod with {article}, 24/7"] == round(720 * per_hour[gpu])
-        assert months[f"pod with {article}, 12 hours a day"] == round(360 * per_hour[gpu])

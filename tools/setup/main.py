@@ -13,14 +13,16 @@ from types import FrameType
 from tools.setup import disk, locks, paths
 from tools.setup.errors import SetupError
 from tools.setup.progress import Task, clock, tail
-from tools.setup.steps import Step, all_steps, ci_steps, dev_steps
+from tools.setup.steps import Step, all_steps, ci_steps, dev_steps, test_steps
 
 
 def run(arguments: list[str]) -> int:
     """Runs the set-up; gives the exit status: 0 done, 1 something can't be done, 130 interrupted."""
     parser = argparse.ArgumentParser(prog="python3 -m tools.setup", description="Installs what is missing.")
-    parser.add_argument("--dev", action="store_true", help="only what linters and unit tests need (.venv)")
-    parser.add_argument(
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--dev", action="store_true", help="only what linters need (.venv)")
+    only.add_argument("--test", action="store_true", help="what tests and benchmarks need beside all the rest")
+    only.add_argument(
         "--ci", action="store_true", help="only what the workflows of .github/ need (.venv, the Pulumi engine)"
     )
     options = parser.parse_args(arguments)
@@ -32,7 +34,13 @@ def run(arguments: list[str]) -> int:
         paths.LOCAL.mkdir(mode=0o700, exist_ok=True)
         paths.LOGS.mkdir(exist_ok=True)
         with locks.held(paths.LOCAL / "setup.lock", _waiting) as lock:
-            _run_steps(ci_steps() if options.ci else dev_steps() if options.dev else all_steps(), lock)
+            if options.ci:
+                steps = ci_steps()
+            elif options.dev:
+                steps = dev_steps()
+            else:
+                steps = test_steps() if options.test else all_steps()
+            _run_steps(steps, lock)
     except SetupError as problem:
         print(f"error: {problem.what}.{_next(problem)}", file=sys.stderr)
         return 1

@@ -10,6 +10,8 @@ that does not exist, names that break the rules. Any other call is answered UNIM
         modal.cloud.deployed("main", "app")
 
 `cloud.py` is what there is, with its rules; `rpcs.py` the calls; `faults.py` what goes wrong; `server.py` serves.
+For tests over it: `kit.py` has the plugin's process, `life.py` a resource's life in the test's own process,
+`project.py` a Pulumi project on the real engine.
 """
 
 from .server import FakeModal, serving

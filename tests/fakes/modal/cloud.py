@@ -16,6 +16,7 @@ from modal_proto import api_pb2 as pb
 GPUS = ("T4", "L4", "A10", "L40S", "A100", "A100-40GB", "A100-80GB", "H100", "H100!", "H200", "B200")
 REGIONS = ("us", "us-east", "us-west", "eu", "eu-west", "ap", "asia-northeast3", "us-east-1", "europe-west4")
 ROUTING_REGIONS = ("us-east", "us-west", "eu-west", "ap-south")
+CLOUDS = ("", "aws", "gcp", "oci", "auto")
 _NAME = re.compile(r"[a-zA-Z0-9._-]{1,64}")
 _TAG = re.compile(r"[a-zA-Z0-9._-]{1,63}")
 
@@ -79,6 +80,10 @@ class Cloud:
         self.images: dict[str, str | None] = {}
         """{reference: name of the secret that its registry asks for, or None}; empty: every image is there."""
         self.image_ids: dict[str, str] = {}
+        self.pulls: dict[str, str] = {}
+        """{id: why it can't be pulled, or nothing} of the images whose pull nobody has waited for yet"""
+        self.looks_until_stopped = 1
+        """How often one may ask for an app and still see it stopping."""
         self.workspace = "acme"
         self.calls: list[tuple[str, Any]] = []
         """Every call whose work was done: (name, request)"""
@@ -203,7 +208,11 @@ class Cloud:
         for mount in function.volume_mounts:
             if mount.volume_id not in volumes:
                 raise refuse(Status.NOT_FOUND, f"Volume {mount.volume_id} not found")
+        if function.cloud_provider_str not in CLOUDS:
+            raise refuse(Status.INVALID_ARGUMENT, f"Invalid cloud provider: {function.cloud_provider_str}")
         settings = function.autoscaler_settings
+        if settings.scaledown_window and not 2 <= settings.scaledown_window <= 3600:
+            raise refuse(Status.INVALID_ARGUMENT, "scaledown_window must be between 2 and 3600 seconds")
         if settings.max_containers and settings.min_containers > settings.max_containers:
             raise refuse(Status.INVALID_ARGUMENT, "min_containers cannot be greater than max_containers")
         if function.image_id not in self.image_ids.values():

@@ -13,6 +13,7 @@ from modal_proto import api_pb2 as pb
 from tests.support.plugin_client import Plugin
 
 from . import FakeModal
+from .faults import Kind, Moment
 
 APP = "urn:pulumi:dev::serving::lorafleet:modal:App::spill"
 NAME = "lorafleet-dev-spill"
@@ -34,9 +35,13 @@ def checked(running: Plugin, **more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def killed_at(modal: FakeModal, rpc: str, when: str, work: Callable[[Plugin], object]) -> Iterator[None]:
-    """Runs `work` with a plugin that is killed (-9) while Modal is at this call, before or after the call's work."""
-    held = modal.faults.add(rpc, "hold_before" if when == "before" else "hold_after")
+def killed_at(modal: FakeModal, rpc: str, when: Moment, work: Callable[[Plugin], object]) -> Iterator[None]:
+    """Runs `work` with a plugin that is killed (-9) while Modal is at this call.
+
+    when: `before` or `after` the call's work, or once it was `answered`.
+    """
+    kinds: dict[Moment, Kind] = {"before": "hold_before", "after": "hold_after", "answered": "hold_answered"}
+    held = modal.faults.add(rpc, kinds[when])
     with plugin(modal) as running:
 
         def call() -> None:
@@ -48,7 +53,7 @@ def killed_at(modal: FakeModal, rpc: str, when: str, work: Callable[[Plugin], ob
 
         thread = threading.Thread(target=call, daemon=True)
         thread.start()
-        assert held.reached.wait(60), f"{rpc} was not called"
+        assert held.reached.wait(120), f"{rpc} was not called"
         running.kill()
         thread.join(60)
     modal.faults.clear()

@@ -13,6 +13,7 @@ from .cloud import App, Cloud, Function, Named, hash_of, refuse
 
 _OVERWRITE = pb.OBJECT_CREATION_TYPE_CREATE_OVERWRITE_IF_EXISTS
 _CREATE = (pb.OBJECT_CREATION_TYPE_CREATE_IF_MISSING, pb.OBJECT_CREATION_TYPE_CREATE_FAIL_IF_EXISTS, _OVERWRITE)
+_BUILDER = pb.ImageMetadata(image_builder_version="2025.06")
 # Fields of a definition that both messages have, but for the ranked copies.
 _SHARED = [f for f in pb.FunctionData.DESCRIPTOR.fields if f.name in pb.Function.DESCRIPTOR.fields_by_name]
 
@@ -101,7 +102,7 @@ class Rpcs:
     def AppStop(self, request: Any) -> Any:  # noqa: N802
         app = self.cloud.app(request.app_id)
         if app.state != pb.APP_STATE_STOPPED:
-            app.state, app.looks_until_stopped = pb.APP_STATE_STOPPING, 1
+            app.state, app.looks_until_stopped = pb.APP_STATE_STOPPING, self.cloud.looks_until_stopped
         return None
 
     # -- functions ------------------------------------------------------------------------------------------
@@ -186,19 +187,28 @@ class Rpcs:
         reference = next(
             (line[5:] for line in request.image.dockerfile_commands if line.startswith("FROM ")), "no reference"
         )
-        config = request.image.image_registry_config
-        problem = self._pull(reference, config.secret_id)
-        if problem:
-            return pb.ImageGetOrCreateResponse(
-                image_id=self.cloud.new_id("im"),
-                result=pb.GenericResult(status=pb.GenericResult.GENERIC_STATUS_FAILURE, exception=problem),
-            )
-        image_id = self.cloud.image_ids.setdefault(hash_of(request.image), f"im-{hash_of(request.image)[:22]}")
-        return pb.ImageGetOrCreateResponse(
-            image_id=image_id,
-            result=pb.GenericResult(status=pb.GenericResult.GENERIC_STATUS_SUCCESS),
-            metadata=pb.ImageMetadata(image_builder_version="2025.06"),
-        )
+        problem = self._pull(reference, request.image.image_registry_config.secret_id)
+        image_id = f"im-{hash_of(request.image)[:22]}"
+        known = self.cloud.image_ids.get(hash_of(request.image))
+        if known is None or problem:
+            # Seen for the first time: Modal pulls it, and whoever asked joins that.
+            self.cloud.pulls[image_id] = problem
+        if not problem:
+            self.cloud.image_ids[hash_of(request.image)] = image_id
+        if image_id in self.cloud.pulls:
+            return pb.ImageGetOrCreateResponse(image_id=image_id)
+        return pb.ImageGetOrCreateResponse(image_id=image_id, result=_pulled(""), metadata=_BUILDER)
+
+    def ImageJoinStreaming(self, request: Any) -> list[Any]:  # noqa: N802
+        if request.image_id not in (*self.cloud.pulls, *self.cloud.image_ids.values()):
+            raise refuse(Status.NOT_FOUND, f"Image {request.image_id} not found")
+        problem = self.cloud.pulls.pop(request.image_id, "")
+        log = pb.TaskLogs(data="Pulling the image\n")
+        answers = [
+            pb.ImageJoinStreamingResponse(entry_id="1", task_logs=[log]),
+            pb.ImageJoinStreamingResponse(entry_id="2", result=_pulled(problem), metadata=_BUILDER),
+        ]
+        return answers[int(request.last_entry_id or 0) :]
 
     def _pull(self, reference: str, secret_id: str) -> str:
         """Why the image can't be had, or nothing."""
@@ -279,6 +289,13 @@ class Rpcs:
                 del shelf[key]
                 return
         raise refuse(Status.NOT_FOUND, f"{what} {object_id} not found")
+
+
+def _pulled(problem: str) -> Any:
+    """How a pull ended; `problem`: why there is no image, or nothing."""
+    result = pb.GenericResult
+    status = result.GENERIC_STATUS_FAILURE if problem else result.GENERIC_STATUS_SUCCESS
+    return result(status=status, exception=problem)
 
 
 def _lifecycle(app: App) -> Any:

@@ -25,16 +25,22 @@ _STATUS = {
     "denied": (Status.PERMISSION_DENIED, "this token may not do that"),
     "exhausted": (Status.RESOURCE_EXHAUSTED, "Workspace quota exceeded"),
 }
+# An answer that the SDK does not wait on and try again. Nobody reads it: the caller is dead.
+_KILLED = GRPCError(Status.PERMISSION_DENIED, "the caller was killed")
 
 
 @dataclass
 class FakeModal:
-    """A running stand-in. `calls()` are the names of the calls that were answered, in their order."""
+    """A running stand-in.
+
+    `calls()` are the names of the calls whose work was done, in their order, `arrived` those of all that came.
+    """
 
     token: tuple[str, str]
     url: str = ""
     cloud: Cloud = field(default_factory=Cloud)
     faults: Faults = field(default_factory=Faults)
+    arrived: list[str] = field(default_factory=list)
     dedupes: bool = True
     """Whether a call that is sent again with its idempotency key is answered as before, and not done again."""
 
@@ -84,6 +90,10 @@ class _Service:
             given = (stream.metadata.get("x-modal-token-id"), stream.metadata.get("x-modal-token-secret"))
             if given != self._fake.token:
                 raise GRPCError(Status.UNAUTHENTICATED, "Token validation failed: the token ID or secret is invalid.")
+            if (gate := faults.gate) is not None and gate.reached.is_set():
+                await _wait(gate)
+            if name != "AppHeartbeat":  # which comes when it likes
+                self._fake.arrived.append(name)
             await asyncio.sleep(faults.delay_s)
             if (held := faults.take(name, "hold_before")) is not None:
                 await _wait(held)
@@ -92,13 +102,24 @@ class _Service:
             if faults.take(name, "reset_before") is not None:
                 stream._stream._transport.abort()
                 return
+            moment = faults.life() if name != "AppHeartbeat" else None
+            if moment == "before":
+                raise _KILLED
             answer = self._answer(name, request, str(stream.metadata.get("x-idempotency-key", "")))
+            if moment == "after":
+                raise _KILLED
             if faults.take(name, "reset_after") is not None:
                 stream._stream._transport.abort()
                 return
             if (held := faults.take(name, "hold_after")) is not None:
                 await _wait(held)
-            await stream.send_message(answer if answer is not None else reply())
+            for message in answer if isinstance(answer, list) else [answer if answer is not None else reply()]:
+                await stream.send_message(message)
+                if faults.take(name, "reset_half") is not None:
+                    stream._stream._transport.abort()
+                    return
+            if (held := faults.take(name, "hold_answered")) is not None:
+                held.reached.set()
 
         return handle
 

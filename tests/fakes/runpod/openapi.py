@@ -27,13 +27,18 @@ def _paths() -> list[tuple[re.Pattern[str], str]]:
     return [(re.compile(re.sub(r"\{[^}]+\}", "[^/]+", path)), path) for path in ordered]
 
 
+def template(path: str) -> str | None:
+    """The path as the description has it, such as `/v2/pods/{id}`; None if it has none such."""
+    return next((described for pattern, described in _paths() if pattern.fullmatch(path)), None)
+
+
 def operation(method: str, path: str) -> dict[str, Any] | None:
     """The description of what a request asks for, None if there is no such operation."""
-    for pattern, template in _paths():
-        if pattern.fullmatch(path):
-            found: dict[str, Any] | None = document()["paths"][template].get(method.lower())
-            return found
-    return None
+    described = template(path)
+    if described is None:
+        return None
+    found: dict[str, Any] | None = document()["paths"][described].get(method.lower())
+    return found
 
 
 @cache

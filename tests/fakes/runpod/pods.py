@@ -67,8 +67,10 @@ def become(pod: Thing, status: str) -> None:
 
 def proceed(pod: Thing, looks: int) -> None:
     """Somebody has looked; what starts gets on."""
+    if pod["status"] not in _NEXT:
+        return
     pod["_looks"] += 1
-    if pod["_looks"] >= looks and pod["status"] in _NEXT:
+    if pod["_looks"] >= looks:
         become(pod, _NEXT[pod["status"]])
 
 

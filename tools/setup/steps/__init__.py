@@ -42,10 +42,18 @@ def all_steps() -> list[Step]:
 
 
 def dev_steps() -> list[Step]:
-    """Only what the linters, the type checker and the unit tests need."""
+    """Only what the linters and the type checker need."""
     from tools.setup.steps.actionlint import Actionlint
 
     return [*all_steps()[:3], Actionlint()]
+
+
+def test_steps() -> list[Step]:
+    """What the tests and the benchmarks need beside `all_steps` and `dev_steps`: environments of other images."""
+    from tools.setup.steps.runpodenv import RunpodEnv
+    from tools.setup.steps.vertexenv import VertexEnv
+
+    return [*all_steps()[:3], RunpodEnv(), VertexEnv()]
 
 
 def ci_steps() -> list[Step]:
