@@ -25,12 +25,51 @@ _MEMBER = ("role", "member", "condition", "project", "location")
 REPLACED: dict[str, tuple[str, ...]] = {
     "gcp:artifactregistry/repository:Repository": ("repositoryId", "format", "mode", "kmsKeyName", *_USUAL),
     "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": ("repository", *_MEMBER),
+    # A template is never changed, and most of a network's parts neither.
+    "gcp:compute/address:Address": ("address", "addressType", "network", "purpose", "subnetwork", *_USUAL),
+    "gcp:compute/autoscaler:Autoscaler": _USUAL,
+    "gcp:compute/firewall:Firewall": ("network", "direction", "name", "project"),
+    "gcp:compute/forwardingRule:ForwardingRule": (
+        "backendService",
+        "ipAddress",
+        "ipProtocol",
+        "loadBalancingScheme",
+        "network",
+        "ports",
+        "subnetwork",
+        *_USUAL,
+    ),
+    "gcp:compute/instance:Instance": ("bootDisk", "guestAccelerators", *_USUAL),
+    "gcp:compute/instanceTemplate:InstanceTemplate": (
+        "canIpForward",
+        "disks",
+        "guestAccelerators",
+        "labels",
+        "machineType",
+        "metadata",
+        "networkInterfaces",
+        "scheduling",
+        "serviceAccount",
+        "shieldedInstanceConfig",
+        "tags",
+        *_USUAL,
+    ),
+    "gcp:compute/regionBackendService:RegionBackendService": ("loadBalancingScheme", "network", *_USUAL),
+    "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager": (
+        "baseInstanceName",
+        "distributionPolicyZones",
+        *_USUAL,
+    ),
+    "gcp:compute/resourcePolicy:ResourcePolicy": ("instanceSchedulePolicy", *_USUAL),
+    "gcp:compute/routerNat:RouterNat": ("router", *_USUAL),
+    "gcp:compute/subnetwork:Subnetwork": ("network", *_USUAL),
     "gcp:iam/workloadIdentityPool:WorkloadIdentityPool": ("workloadIdentityPoolId", "project"),
     "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider": (
         "workloadIdentityPoolId",
         "workloadIdentityPoolProviderId",
         "project",
     ),
+    "gcp:projects/iAMCustomRole:IAMCustomRole": ("roleId", "project"),
     "gcp:projects/iAMMember:IAMMember": _MEMBER,
     "gcp:projects/service:Service": ("service", "project"),
     "gcp:secretmanager/secret:Secret": ("secretId", "replication", "project"),
@@ -44,6 +83,12 @@ REPLACED: dict[str, tuple[str, ...]] = {
 
 # Outputs that other resources need in their true form. The rest are texts that say where they come from.
 _COMPUTED: dict[str, dict[str, str]] = {
+    "gcp:compute/address:Address": {"address": "10.80.0.7", "selfLink": "{link}"},
+    "gcp:compute/instanceTemplate:InstanceTemplate": {"selfLink": "{link}", "selfLinkUnique": "{link}?uniqueId=1"},
+    "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager": {
+        "instanceGroup": "{link}/instanceGroup",
+        "selfLink": "{link}",
+    },
     "gcp:iam/workloadIdentityPool:WorkloadIdentityPool": {
         "name": "projects/{number}/locations/global/workloadIdentityPools/{workloadIdentityPoolId}"
     },
@@ -51,7 +96,9 @@ _COMPUTED: dict[str, dict[str, str]] = {
         "name": "projects/{number}/locations/global/workloadIdentityPools/{workloadIdentityPoolId}"
         "/providers/{workloadIdentityPoolProviderId}"
     },
+    "gcp:projects/iAMCustomRole:IAMCustomRole": {"name": "projects/{project}/roles/{roleId}"},
     "gcp:secretmanager/secret:Secret": {"name": "projects/{number}/secrets/{secretId}"},
+    "gcp:secretmanager/secretVersion:SecretVersion": {"name": "{secret}/versions/{version}"},
     "gcp:serviceaccount/account:Account": {
         "email": "{accountId}@{project}.iam.gserviceaccount.com",
         "member": "serviceAccount:{accountId}@{project}.iam.gserviceaccount.com",
@@ -92,7 +139,13 @@ class Cloud:
             _count(content, "create", kind, resource_id)
             if resource_id in content["resources"] and not any(part in kind for part in _MERGED):
                 raise CloudError(f"googleapi: Error 409: {resource_id} already exists")
-            made = {"type": kind, "inputs": inputs, "outputs": _outputs(kind, inputs, outputs, project)}
+            known = {
+                "project": project,
+                "link": f"https://www.googleapis.com/compute/v1/{resource_id}",
+                # Google counts a secret's versions; here they are counted over all secrets.
+                "version": str(sum(call[:2] == ["create", kind] for call in content["calls"])),
+            }
+            made = {"type": kind, "inputs": inputs, "outputs": _outputs(kind, inputs, outputs, known)}
             content["resources"][resource_id] = made
             return resource_id, made["outputs"]
 
@@ -133,8 +186,8 @@ def _id(kind: str, inputs: dict[str, Any]) -> str:
     return "/".join([short, *words, mark])
 
 
-def _outputs(kind: str, inputs: dict[str, Any], names: tuple[str, ...], project: str) -> dict[str, Any]:
-    known = {"project": project, "number": PROJECT_NUMBER, **{k: v for k, v in inputs.items() if isinstance(v, str)}}
+def _outputs(kind: str, inputs: dict[str, Any], names: tuple[str, ...], known: dict[str, str]) -> dict[str, Any]:
+    known = {"number": PROJECT_NUMBER, **known, **{k: v for k, v in inputs.items() if isinstance(v, str)}}
     templates = _COMPUTED.get(kind, {})
     made: dict[str, Any] = {}
     for name in names:
@@ -143,7 +196,7 @@ def _outputs(kind: str, inputs: dict[str, Any], names: tuple[str, ...], project:
         elif name in templates:
             made[name] = templates[name].format(**known)
         elif name == "project":
-            made[name] = project
+            made[name] = known["project"]
     return made
 
 
