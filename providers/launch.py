@@ -59,13 +59,17 @@ def launch_file(
     cache: str = OWN_FOLDER,
     host: str = "0.0.0.0",
     port: int = PORT,
+    target: str | None = None,
 ) -> dict[str, Any]:
-    """A launch file. Each replica names itself by its host; key_digests: SHA-256 of the keys that it takes."""
+    """A launch file. Each replica names itself by its host.
+
+    key_digests: SHA-256 of the keys that it takes; target: where a target has servers of two sorts, the name of these.
+    """
     return {
         "version": 2,
         "store": fleet.store,
         "environment": fleet.environment,
-        "target": planned.name,
+        "target": target or planned.name,
         "replica": None,
         "baseModel": without_none(fleet.base_model()),
         "cache": cache,

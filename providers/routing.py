@@ -36,6 +36,8 @@ def routed(endpoint: Endpoint) -> dict[str, object]:
         "models": list(endpoint.models),
         "healthPath": endpoint.health_path,
         "statusPath": endpoint.status_path,
+        "paths": {"whole": endpoint.paths[0], "stream": endpoint.paths[1]} if endpoint.paths else None,
+        "token": endpoint.token,
         "maxInFlight": endpoint.max_in_flight,
         "maxQueue": endpoint.max_queue,
         "key": endpoint.key,
@@ -58,7 +60,11 @@ class RouterElsewhere(pulumi.ComponentResource):
         super().__init__("lorafleet:index:Router", name, None, opts)
         key = client_key(name, pulumi.ResourceOptions(parent=self))
         endpoints = [each.endpoint for each in targets]
-        keys = {each.name: {"key": each.key, "headers": dict(each.headers)} for each in endpoints}
+        keys = {
+            each.name: {"key": each.key, "headers": dict(each.headers)}
+            for each in endpoints
+            if each.key is not None or each.headers
+        }
         self.outputs = {
             "routerFile": pulumi.Output.json_dumps(_router_file(fleet, endpoints, key)),
             "targetKeys": pulumi.Output.secret(pulumi.Output.json_dumps(keys)),

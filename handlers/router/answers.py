@@ -68,6 +68,15 @@ BUSY = Answer(
 )
 NOT_UP = _retry(503, "No target that serves this model is up now.", "no_target_up")
 
+
+def refused_by(target: str) -> Answer:
+    """To the client it is as a target that is down: its own key was right, that of the router is not."""
+    message = (
+        f"The target {target} takes neither the router's key nor its token; whoever runs the router must mend that."
+    )
+    return Answer(503, message, "server_error", "target_refuses_router", (("x-lorafleet-target", target),))
+
+
 FROM_HAPROXY = (
     Answer(400, "The request is not valid HTTP.", "invalid_request_error", "bad_request"),
     Answer(408, "The request's body did not come in time.", "invalid_request_error", "request_timeout"),

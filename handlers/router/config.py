@@ -28,6 +28,8 @@ _HOST_NAME = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
 _PATH = r"/[A-Za-z0-9._~/-]{0,127}"
+# As _PATH, with the colon of Google's methods.
+_FULL_PATH = r"/[A-Za-z0-9._~/:-]{0,511}"
 _KEY = r"[\x21-\x7e]{1,4096}"
 _HEADER = r"[A-Za-z][A-Za-z0-9-]{0,63}"
 # What the router or the connection itself decides; a platform asks for its own headers beside these.
@@ -64,6 +66,14 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Paths:
+    """Of a platform that has paths of its own: for answers that come whole, and for those that come as a stream."""
+
+    whole: str
+    stream: str
+
+
+@dataclass(frozen=True)
 class Target:
     """One place that serves models. It gets at most `max_in_flight` requests at once; `max_queue` wait here."""
 
@@ -78,6 +88,10 @@ class Target:
     models: tuple[str, ...]
     health_path: str | None
     """What is asked, without a key, whether it can take requests; None: nothing may be asked, it counts as up."""
+    paths: Paths | None
+    """Where requests go instead of their own path."""
+    token: str | None
+    """`google`: it asks for an access token of Google instead of a key, which the router gets by itself (tokens.py)."""
     status_path: str | None
     """What is asked for the state of its adapters; None: it must not be asked, that could wake a sleeping worker."""
     max_in_flight: int
@@ -243,7 +257,8 @@ def _targets(top: Fields, names: list[str]) -> tuple[Target, ...]:
     return tuple(targets)
 
 
-_TARGET_KEYS = ["name", "kind", "url", "models", "healthPath", "statusPath", "maxInFlight", "maxQueue"]
+_TARGET_KEYS = ["name", "kind", "url", "models", "healthPath", "statusPath", "paths", "token"]
+_TARGET_KEYS += ["maxInFlight", "maxQueue"]
 
 
 def _target(fields: Fields, names: list[str]) -> Target:
@@ -264,9 +279,19 @@ def _target(fields: Fields, names: list[str]) -> Target:
         models=models,
         health_path=fields.text_or_none("healthPath", _PATH, "a path such as /ready"),
         status_path=fields.text_if_any("statusPath", _PATH, "a path such as /lorafleet/state"),
+        paths=_paths(fields),
+        token=fields.text_if_any("token", "google", '"google"'),
         max_in_flight=fields.integer("maxInFlight", 1, 1000),
         max_queue=fields.integer("maxQueue", 0, 1000),
     )
+
+
+def _paths(fields: Fields) -> Paths | None:
+    if fields.if_any("paths") is None:
+        return None
+    inner = Fields(fields.raw("paths"), fields.source, fields.at("paths"), ["whole", "stream"])
+    allowed = "a path such as /v1/endpoints/5:rawPredict"
+    return Paths(inner.text("whole", _FULL_PATH, allowed), inner.text("stream", _FULL_PATH, allowed))
 
 
 def _split_url(fields: Fields, url: object) -> tuple[str, int, bool, str]:

@@ -52,6 +52,10 @@ class Fields:
             raise self.fail(key, "is missing")
         return self._value[key]
 
+    def if_any(self, key: str) -> Any:
+        """The value of a key that need not be there; None without it."""
+        return self._value.get(key)
+
     def text(self, key: str, pattern: str, allowed: str) -> str:
         """A string that matches `pattern` as a whole; `allowed` says the same in words."""
         value = self.raw(key)

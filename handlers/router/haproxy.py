@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from handlers.router import names
@@ -168,6 +169,14 @@ class Admin:
         match = re.search(r"^Pid: (\d+)$", await self.ask("show info") or "", re.MULTILINE)
         return int(match[1]) if match else None
 
+    async def set_in_map(self, file: str, key: str, value: str) -> bool:
+        """Changes one entry of a map that the worker of now has loaded; False when it has no such entry."""
+        maps = await self.ask("show map") or ""
+        found = re.search(rf"^(\d+) \([^)]*{re.escape(file)}\)", maps, re.MULTILINE)
+        if found is None:
+            return False
+        return await self.ask(f"set map #{found[1]} {key} {value}") is not None
+
     async def stats(self) -> list[dict[str, str]]:
         """HAProxy's `show stat`: one row for each frontend, backend and server."""
         return rows(await self.ask("show stat") or "")
@@ -184,10 +193,10 @@ def in_flight(stat: list[dict[str, str]]) -> int:
     )
 
 
-def first_checks_done(stat: list[dict[str, str]]) -> bool:
-    """True when the health check of every target has had its first result."""
-    servers = [row for row in stat if row["pxname"].startswith("target_") and row["svname"] == "up"]
-    return bool(servers) and all(row["check_status"] not in ("", "INI") for row in servers)
+def first_checks_done(stat: list[dict[str, str]], backends: Iterable[str]) -> bool:
+    """True when the health check of each of these backends' targets has had its first result."""
+    seen = {row["pxname"]: row["check_status"] for row in stat if row["svname"] == "up"}
+    return all(seen.get(backend, "") not in ("", "INI") for backend in backends)
 
 
 def without_targets(states: str, moved: set[str]) -> str:

@@ -11,26 +11,20 @@ which keeps their names short (the system allows about 100 characters).
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 
-from handlers.router import answers, names
-from handlers.router.answers import Answer
+from handlers.router import answers, names, render_target, rules
 from handlers.router.config import Access, Model, RouterFile, Target
 
 CONFIG_FILE = "haproxy.cfg"
 ADMIN_SOCKET = "admin.sock"
 FLEET_SOCKET = "fleet.sock"
 SERVER_STATES = "servers.state"
-_BUSY_FILE = "busy.http"
 
-CONNECT_TIMEOUT_S = 1
 HEADERS_KIB = 16
 _BUFFER_MARGIN_KIB = 64  # headers, HAProxy's own room for rewriting (maxrewrite) and its notes about each block
 _KEEP_ALIVE_S = 20  # more than common clients keep an idle connection, so that they close first
-_UPLOAD_TIMEOUT_S = 30
 _SESSION = "^[ -~]{1,128}$"  # characters of ASCII that can be printed
-_REASON = "x-lorafleet-reason"
 
 _LOG_FIELDS = {
     "time": '"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]"',
@@ -65,9 +59,9 @@ def render(router: RouterFile, access: Mapping[str, Access], max_connections: in
         *(_model_backend(router, model) for model in router.models),
     ]
     for target in router.targets:
-        sections.append(_hop(target))
-        sections.append(_target_backend(router, target, access.get(target.name, Access())))
-    if any(_needs_dns(target) for target in router.targets):
+        sections.append(render_target.hop(target))
+        sections.append(render_target.backend(router, target, access.get(target.name, Access())))
+    if any(render_target.needs_dns(target) for target in router.targets):
         sections.insert(2, ["resolvers system", "parse-resolv-conf"])
     files = {
         CONFIG_FILE: "# Written by the router from its router file; the next reload writes it anew.\n\n"
@@ -75,8 +69,8 @@ def render(router: RouterFile, access: Mapping[str, Access], max_connections: in
         + "\n",
         "client-keys.txt": _lines(router.client_keys_sha256),
         "model-backends.map": _lines(f"{m.name} {names.model_backend(m.name)}" for m in router.models),
-        "target-keys.map": _lines(f"{name} {one.key}" for name, one in sorted(access.items()) if one.key is not None),
-        "target-headers.map": _lines(
+        rules.TARGET_KEYS: _lines(f"{name} {one.key}" for name, one in sorted(access.items()) if one.key is not None),
+        rules.TARGET_HEADERS: _lines(
             f"{name}/{header} {value}"
             for name, one in sorted(access.items())
             for header, value in sorted(one.headers.items())
@@ -87,7 +81,6 @@ def render(router: RouterFile, access: Mapping[str, Access], max_connections: in
         files[_card_file(model)] = answers.model_card(router, index)
     for answer in answers.FROM_HAPROXY:
         files[f"{answer.status}.http"] = answers.raw_http(answer)
-    files[_BUSY_FILE] = answers.raw_http(answers.BUSY)
     return files
 
 
@@ -99,22 +92,11 @@ def _card_file(model: Model) -> str:
     return f"{names.model_backend(model.name)}.json"
 
 
-def _quoted(text: str) -> str:
-    """One argument of HAProxy's configuration, taken as it stands."""
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-def _return(answer: Answer, condition: str, expression: bool = False, rules: str = "http-request") -> str:
-    """A rule that answers at once. `expression`: the body holds a `%[...]`, and no other %."""
-    headers = "".join(f" hdr {name} {_quoted(value)}" for name, value in answer.headers)
-    body = f"{'lf-string' if expression else 'string'} {_quoted(answer.body)}"
-    return f"{rules} return status {answer.status} content-type application/json{headers} {body} {condition}"
-
-
 def _whole_answer_s(router: RouterFile) -> int:
     """Seconds within which a request has its first byte or an error, whatever happens behind."""
     tries = min(3, len(router.targets)) + 1
-    return router.limits.response_timeout_s + tries * (router.limits.queue_timeout_s + CONNECT_TIMEOUT_S) + 5
+    connect_s = rules.FAR_CONNECT_TIMEOUT_S if any(target.tls for target in router.targets) else rules.CONNECT_TIMEOUT_S
+    return router.limits.response_timeout_s + tries * (router.limits.queue_timeout_s + connect_s) + 5
 
 
 def _global(router: RouterFile, max_connections: int) -> list[str]:
@@ -140,7 +122,7 @@ def _defaults(router: RouterFile) -> list[str]:
     return [
         "defaults",
         "mode http",
-        f"timeout connect {CONNECT_TIMEOUT_S}s",
+        f"timeout connect {rules.CONNECT_TIMEOUT_S}s",
         f"timeout client {answer_s}s",
         f"timeout server {answer_s}s",
         f"timeout queue {router.limits.queue_timeout_s}s",
@@ -162,9 +144,9 @@ def _metrics(router: RouterFile) -> list[str]:
         "frontend metrics",
         f"bind {router.metrics}",
         "no log",
-        _return(answers.WANTS_GET, "unless METH_GET"),
+        rules.reply(answers.WANTS_GET, "unless METH_GET"),
         "http-request use-service prometheus-exporter if { path /metrics }",
-        _return(answers.NO_METRICS_PATH, "unless { path /metrics/fleet }"),
+        rules.reply(answers.NO_METRICS_PATH, "unless { path /metrics/fleet }"),
         "default_backend fleet_metrics",
     ]
 
@@ -176,12 +158,12 @@ def _fleet_metrics() -> list[str]:
 
 def _api(router: RouterFile) -> list[str]:
     log_format = "{" + ",".join(f'"{name}":{value}' for name, value in _LOG_FIELDS.items()) + "}"
-    too_large = _return(answers.body_too_large(router.limits.max_body_kib), "if generate body_too_large")
+    too_large = rules.reply(answers.body_too_large(router.limits.max_body_kib), "if generate body_too_large")
     return [
         "frontend api",
         f"bind {router.listen}",
         "log stdout len 8192 format raw local0 info",
-        f"log-format {_quoted(log_format)}",
+        f"log-format {rules.quoted(log_format)}",
         "unique-id-format %[uuid()]",
         "http-request set-var(txn.method) method",
         "http-request set-var(txn.path) path",
@@ -194,33 +176,33 @@ def _api(router: RouterFile) -> list[str]:
         "http-request set-log-level silent if { path /health }",
         "http-request return status 200 content-type application/json"
         ' string \'{"status": "ok"}\' if { path /health } any_up',
-        _return(answers.NOT_UP, "if { path /health }"),
-        _return(answers.HEADERS_TOO_LARGE, f"if {{ req.hdrs,length gt {HEADERS_KIB * 1024} }}"),
+        rules.reply(answers.NOT_UP, "if { path /health }"),
+        rules.reply(answers.HEADERS_TOO_LARGE, f"if {{ req.hdrs,length gt {HEADERS_KIB * 1024} }}"),
         # Only digests of keys are known here; the plain key leaves with the next rule.
-        _return(answers.BAD_KEY, "unless { http_auth_bearer,sha2(256),hex,lower -m str -f client-keys.txt }"),
+        rules.reply(answers.BAD_KEY, "unless { http_auth_bearer,sha2(256),hex,lower -m str -f client-keys.txt }"),
         "http-request del-header authorization",
         # Who asks may say which session it is (one that stays on its side of a canary), and nothing else.
         "http-request set-var(txn.session) req.fhdr(x-lorafleet-session)",
         "http-request del-header x-lorafleet- -m beg",
         "http-request set-header x-lorafleet-session %[var(txn.session)]"
-        f" if {{ var(txn.session) -m reg {_quoted(_SESSION)} }}",
+        f" if {{ var(txn.session) -m reg {rules.quoted(_SESSION)} }}",
         "acl models path /v1/models",
         "acl models path_beg /v1/models/",
         "acl generate path /v1/chat/completions /v1/completions",
-        _return(answers.NO_PATH, "unless models or generate"),
-        _return(answers.WANTS_GET, "if models !METH_GET"),
-        _return(answers.WANTS_POST, "if generate !METH_POST"),
+        rules.reply(answers.NO_PATH, "unless models or generate"),
+        rules.reply(answers.WANTS_GET, "if models !METH_GET"),
+        rules.reply(answers.WANTS_POST, "if generate !METH_POST"),
         # Once by the length that the client announces, once by what came.
         f"acl body_too_large req.body_size gt {router.limits.max_body_kib * 1024}",
         too_large,
         # As `option http-buffer-request`, but behind the checks above: it holds no body of one without a key.
-        f"http-request wait-for-body time {_UPLOAD_TIMEOUT_S}s if generate",
+        f"http-request wait-for-body time {rules.UPLOAD_TIMEOUT_S}s if generate",
         too_large,
         "http-request set-var(txn.model) req.body,json_query('$.model') if generate",
-        _return(answers.NO_MODEL, "if generate !{ var(txn.model),length gt 0 }"),
+        rules.reply(answers.NO_MODEL, "if generate !{ var(txn.model),length gt 0 }"),
         *_token_cap(router),
         "http-request set-var(txn.backend) var(txn.model),map_str(model-backends.map) if generate",
-        _return(
+        rules.reply(
             answers.unknown_model(router, "%[var(txn.model),bytes(0,128),json(utf8s)]"),
             "if generate !{ var(txn.backend) -m found }",
             expression=True,
@@ -236,13 +218,13 @@ def _token_cap(router: RouterFile) -> list[str]:
     `e+` and ten digits: numbers that HAProxy's integers do not hold. A field that stands twice is read once (the
     first); this cap spares the targets mistakes, it is no defence against a holder of a key.
     """
-    rules = []
+    caps: list[str] = []
     for field in ("max_tokens", "max_completion_tokens"):
-        rules.append(f"http-request set-var(txn.{field}) req.body,json_query('$.{field}') if generate")
+        caps.append(f"http-request set-var(txn.{field}) req.body,json_query('$.{field}') if generate")
         for condition in (f"-m int gt {router.limits.max_tokens}", "-m reg e[+]|[0-9]{10}"):
             answer = answers.too_many_tokens(router.limits.max_tokens)
-            rules.append(_return(answer, f"if generate {{ var(txn.{field}) {condition} }}"))
-    return rules
+            caps.append(rules.reply(answer, f"if generate {{ var(txn.{field}) {condition} }}"))
+    return caps
 
 
 def _models(router: RouterFile) -> list[str]:
@@ -257,7 +239,7 @@ def _models(router: RouterFile) -> list[str]:
             f" file {_card_file(model)} if {{ var(txn.model) -m str {model.name} }}"
             for model in router.models
         ),
-        _return(
+        rules.reply(
             answers.unknown_model(router, "%[var(txn.model),bytes(0,128),json(utf8s)]"),
             "if TRUE",
             expression=True,
@@ -279,118 +261,31 @@ def _model_backend(router: RouterFile, model: Model) -> list[str]:
     mixed = targets[0].health_path is not None and targets[-1].health_path is None
     return [
         f"backend {names.model_backend(model.name)}",
-        f"balance {'first' if mixed else 'leastconn'}",
+        "balance leastconn",
         # A kept connection between two parts of one process would hold a former worker back after a reload.
         "http-reuse never",
         "option redispatch 1",
         f"retries {min(3, max(1, len(targets) - 1))}",
         "retry-on conn-failure empty-response" + (" 503" if several else ""),
-        _return(answers.BUSY, f"if {{ res.hdr({_REASON}) -m str busy }}", rules="http-response"),
-        # A target that counts as up always is among them, so a 503 made here means: waited for a place in vain.
-        *([f"errorfile 503 {_BUSY_FILE}"] if mixed else []),
+        rules.reply(answers.BUSY, f"if {{ res.hdr({rules.REASON}) -m str busy }}", rules="http-response"),
+        *(_free_one_first(model, target) for target in targets if mixed),
         *(
             f"server {target.name} unix@{names.target_socket(target.name)}"
             + (f" track {names.target_backend(target.name)}/up" if target.health_path else "")
-            + (f" maxconn {target.max_in_flight}" if mixed else "")
             for target in targets
         ),
     ]
 
 
-def _hop(target: Target) -> list[str]:
-    return [
-        f"frontend hop_{names.encode(target.name)}",
-        f"bind unix@{names.target_socket(target.name)} mode 600",
-        "no log",
-        f"default_backend {names.target_backend(target.name)}",
-    ]
+def _free_one_first(model: Model, target: Target) -> str:
+    """Takes the first target with a free place. The balance is for when none has one, and for after a refusal.
 
-
-def _target_backend(router: RouterFile, target: Target, access: Access) -> list[str]:
-    backend = names.target_backend(target.name)
-    limits = router.limits
-    queue_full = f"{{ queue({backend}) ge {target.max_queue} }} {{ srv_conn({backend}/up) ge {target.max_in_flight} }}"
-    key = f'"Bearer %[str({target.name}),map_str(target-keys.map)]"'
-    return [
-        f"backend {backend}",
-        # Requests are logged by `api` to standard output; this is for "server is DOWN" and the like.
-        "log stderr format raw local0 notice",
-        f"timeout server {limits.response_timeout_s}s",
-        # A target that forgot a kept connection resets it: that request ran nowhere and is sent once more. One that
-        # died is asked again too: its work is lost, so nothing is generated twice side by side. A connection that
-        # fails is not tried again: the target is marked down.
-        "retries 1",
-        "option redispatch 1",
-        "retry-on empty-response",
-        # A machine that vanished sends nothing, not even a reset: found out in about 25 s.
-        "option srvtcpka",
-        "srvtcpka-idle 10s",
-        "srvtcpka-intvl 5s",
-        "srvtcpka-cnt 3",
-        # After a reload a target that is not ready stays so, without a request that finds out.
-        "load-server-state-from-file global",
-        *_check(target),
-        "http-request set-var(txn.arrived_ms) date(0,ms)",
-        f"http-request return status 503 hdr {_REASON} busy if {queue_full}",
-        f"http-request set-header host {target.authority}",
-        *([f"http-request set-path {target.prefix}%[path]"] if target.prefix else []),
-        *([f"http-request set-header authorization {key}"] if access.key is not None else []),
-        *(
-            f'http-request set-header {header} "%[str({target.name}/{header}),map_str(target-headers.map)]"'
-            for header in sorted(access.headers)
-        ),
-        f"http-response del-header {_REASON}",
-        f"http-response set-header x-lorafleet-target {target.name}",
-        # HAProxy says 503 when a request waited too long in the queue; to the client that is as a full queue.
-        "http-after-response set-var(txn.waited_ms) date(0,ms),sub(txn.arrived_ms)",
-        "acl waited_in_vain var(txn.waited_ms) -m int ge " + str(limits.queue_timeout_s * 1000),
-        f"http-after-response set-header {_REASON} busy"
-        f" if {{ status 503 }} waited_in_vain !{{ res.hdr(x-lorafleet-target) -m found }}",
-        f"http-after-response set-status 429 if {{ res.hdr({_REASON}) -m found }} waited_in_vain",
-        _server_line(target),
-    ]
-
-
-def _check(target: Target) -> list[str]:
-    """How it is found out whether the target can take requests. One that must not be asked counts as up."""
-    if target.health_path is None:
-        return []
-    return [
-        "option httpchk",
-        f"http-check send meth GET uri {target.prefix}{target.health_path} ver HTTP/1.1"
-        f" hdr host {target.authority} hdr connection close",
-        "http-check expect status 200",
-    ]
-
-
-def _server_line(target: Target) -> str:
-    checked = [
-        "check inter 1s fall 2 rise 1",
-        # The first refused connection marks it down; the health check brings it back.
-        "observe layer4 error-limit 1 on-error mark-down",
-    ]
-    parts = [
-        f"server up {target.address}:{target.port}",
-        *(checked if target.health_path else []),
-        f"maxconn {target.max_in_flight}",
-        # vLLM's server forgets idle connections after 5 s: let go of them before.
-        "pool-purge-delay 2s",
-    ]
-    if target.tls:
-        parts.append(f"ssl verify required ca-file @system-ca sni str({target.host})")
-        if target.health_path:
-            parts.append(f"check-sni {target.host}")
-    if _needs_dns(target):
-        parts.append("resolvers system init-addr last,libc,none")
-    return " ".join(parts)
-
-
-def _needs_dns(target: Target) -> bool:
-    """False for an IP address and for localhost, which name servers need not know."""
-    if target.host == "localhost":
-        return False
-    try:
-        ipaddress.ip_address(target.host)
-    except ValueError:
-        return True
-    return False
+    What counts are the requests of all models, those that wait for the target among them: by its own requests alone
+    each model would fill the first target before anything reached the next one. The second condition is for requests
+    that come at the same moment, which are not counted at the target yet.
+    """
+    most = target.max_in_flight
+    return (
+        f"use-server {target.name} if {{ be_conn({names.target_backend(target.name)}) lt {most} }}"
+        f" {{ srv_conn({names.model_backend(model.name)}/{target.name}) lt {most} }}"
+    )

@@ -16,10 +16,11 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-from handlers.router import config, files, haproxy, metrics, render
+from handlers.router import config, files, haproxy, metrics, names, render, rules
 from handlers.router.config import Access, Address, RouterFile, Target
 from handlers.router.endpoint import Endpoint
 from handlers.router.errors import RouterError
+from handlers.router.tokens import Tokens
 from handlers.router.watch import Watch
 
 _START_TIMEOUT_S = 10.0
@@ -77,6 +78,7 @@ class _Supervisor:
         self._admin = haproxy.Admin(router.run_dir)
         self._program = ""
         self._watch = Watch(_say)
+        self._tokens = Tokens(self._on_token, _say)
         self._generation = 0
         self._process: asyncio.subprocess.Process | None = None
         self._last_words: deque[str] = deque(maxlen=40)
@@ -96,6 +98,7 @@ class _Supervisor:
             return await self._serve()
         finally:
             self._watch.stop()
+            self._tokens.stop()
             await self._kill()
             os.close(lock)
 
@@ -132,7 +135,7 @@ class _Supervisor:
         files.write_private(self._run_dir / render.SERVER_STATES, "1\n")
         for field, address in (("listen", self._router.listen), ("metrics", self._router.metrics)):
             _must_be_free(field, address)
-        access = config.load_access(self._router)
+        access = await self._access(self._router)
         folder = await self._write_checked(self._router, access)
         files.point_current_at(self._run_dir, folder)
         endpoint = Endpoint(self._run_dir, lambda: metrics.text(self._watch.seen()))
@@ -149,10 +152,11 @@ class _Supervisor:
                 f"HAProxy did not start: {haproxy.problems(self._words())}",
                 "if it names a port, free it or change that port in the router file",
             )
+        asked = [names.target_backend(target.name) for target in self._router.targets if target.health_path]
         deadline = asyncio.get_running_loop().time() + _FIRST_CHECKS_TIMEOUT_S
         # Until its first check HAProxy takes a target for up; who waits for "ready" shall not meet that.
         while asyncio.get_running_loop().time() < deadline and not self._stop_asked.is_set():
-            if haproxy.first_checks_done(await self._admin.stats()):
+            if haproxy.first_checks_done(await self._admin.stats(), asked):
                 break
             await asyncio.sleep(_POLL_S)
         self._ready(None)
@@ -198,7 +202,7 @@ class _Supervisor:
             asked = hashlib.sha256(content).hexdigest()
             router = config.parse(content, str(self._router_file))
             self._must_stay(router)
-            access = config.load_access(router)
+            access = await self._access(router)
             folder = await self._write_checked(router, access)
             await self._switch(router, folder, former_folder)
         except RouterError as error:
@@ -248,6 +252,23 @@ class _Supervisor:
                 f"HAProxy did not take the new configuration: {haproxy.problems(self._words())}",
                 "correct what it names and send SIGHUP again",
             )
+
+    async def _access(self, router: RouterFile) -> Mapping[str, Access]:
+        """What targets ask for, tokens included. Raises RouterError."""
+        access = dict(config.load_access(router))
+        wanted = [target.name for target in router.targets if target.token is not None]
+        if wanted:
+            await self._tokens.begin()
+        for name in wanted:
+            headers = access.get(name, Access()).headers
+            access[name] = Access(self._tokens.text or rules.NO_TOKEN, headers)
+        return access
+
+    async def _on_token(self, token: str | None) -> None:
+        """A new token goes to the running worker as it is; a reload is not needed for it."""
+        for target in self._router.targets:
+            if target.token is not None:
+                await self._admin.set_in_map(rules.TARGET_KEYS, target.name, token or rules.NO_TOKEN)
 
     async def _write_checked(self, router: RouterFile, access: Mapping[str, Access]) -> Path:
         self._generation += 1

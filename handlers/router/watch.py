@@ -72,7 +72,7 @@ class _Watcher:
 
     def _way(self) -> tuple[object, ...]:
         target = self._target
-        return (target.name, target.host, target.port, target.tls, self._path, self._access)
+        return (target.name, target.url, self._path, self._access)
 
     def start(self) -> None:
         # A daemon: the router's end waits for no name server and no target.

@@ -15,6 +15,12 @@ ABSENT: dict[str, Any] = {
     "repetition_penalty": 1, "logit_bias": None, "tools": None, "functions": None, "response_format": None,
     "structured_outputs": None, "min_p": 0, "min_tokens": 0, "use_beam_search": False, "prompt_logprobs": None,
     "bad_words": None, "stop_token_ids": None, "truncate_prompt_tokens": None, "length_penalty": 1,
+    "guided_json": None, "guided_regex": None, "guided_choice": None, "guided_grammar": None,
+    "allowed_token_ids": None, "logits_processors": None, "prompt_embeds": None, "include_stop_str_in_output": False,
+    "skip_special_tokens": True, "spaces_between_special_tokens": True, "add_generation_prompt": True,
+    "continue_final_message": False, "chat_template": None, "chat_template_kwargs": None, "documents": None,
+    "modalities": ["text"], "audio": None, "reasoning_effort": "none", "do_sample": True, "num_beams": 1,
+    "typical_p": 1, "return_full_text": False, "return_token_ids": False, "return_tokens_as_token_ids": False,
 }  # fmt: skip
 EMPTY: tuple[Any, ...] = (None, [], {}, {"type": "text"})
 

@@ -129,6 +129,8 @@ class Batcher(threading.Thread):
         new: list[Job] = []
         longest = 0
         with self.news:
+            # also behind rows that take long: clients that come and go must not fill the queue
+            self.waiting = deque(job for job in self.waiting if not job.cancelled.is_set())
             while self.waiting and len(self.rows) + len(new) < self.max_rows:
                 job = self.waiting[0]
                 longest = max(longest, len(job.prompt))
@@ -137,17 +139,17 @@ class Batcher(threading.Thread):
                 self.waiting.popleft()
                 if job.adapter is not None and job.adapter not in self.model.slots:
                     job.deliver(End(error=f"{job.adapter} is not loaded"))
-                elif not job.cancelled.is_set():
+                else:
                     new.append(job)
         if not new:
             return
         try:
-            joined = self.read_prompts(new)
+            self.merge(new, *self.read_prompts(new))
         except BaseException:
             for job in new:
-                job.deliver(End(error="the prompt could not be read"))
+                if job not in self.rows:  # fail_rows() tells the others
+                    job.deliver(End(error="the prompt could not be read"))
             raise
-        self.merge(new, *joined)
 
     def read_prompts(self, jobs: Sequence[Job]) -> tuple[Any, Any, Any]:
         """(cache, mask, logits) of these prompts"""

@@ -11,8 +11,10 @@ from pathlib import Path
 
 HANDLERS = Path(__file__).resolve().parents[1]
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.md")
-# torch and transformers are the container's own. Versions as in requirements/vertex.lock and serving.lock.
-REQUIREMENTS = "peft==0.21.2\naccelerate==1.15.0\ngoogle-cloud-storage>=3.4,<4\n"
+# torch is the container's own, and so is transformers where it is new enough (mixed_model.py needs 4.56's arguments).
+# transformers 5 wants a newer torch than the older container's. Versions else as in requirements/vertex.lock and
+# serving.lock.
+REQUIREMENTS = "peft==0.21.2\naccelerate==1.15.0\ngoogle-cloud-storage>=3.4,<4\ntransformers>=4.57.3,<5\n"
 
 
 def write(folder: Path, launch: Path | None = None) -> None:

@@ -53,6 +53,8 @@ class EndpointHandler:
         client: LoopClient | None = self.launcher.client
         if client is None or not self.launcher.alias.table.document.get("accepting"):
             raise RuntimeError("the model is not ready yet")
+        if not isinstance(data, dict):
+            raise ValueError("the body is not a JSON object")
         try:
             wanted = instances.requests_of(data, self.launcher.config.base.name)
         except InstancesError as error:

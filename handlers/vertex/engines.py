@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -87,7 +88,9 @@ class VllmEngine:
         from vllm.v1.engine.async_llm import AsyncLLM  # type: ignore[import-not-found]
 
         try:
-            arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(own_arguments(command.arguments))
+            arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(
+                own_arguments(command.arguments, settings.max_tokens)
+            )
             validate_parsed_serve_args(arguments)
             given = AsyncEngineArgs.from_cli_args(arguments)
             config = given.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
@@ -136,10 +139,12 @@ def spare_a_core(hardware: Hardware) -> None:
         torch.set_num_threads(max(1, hardware.cores - 1))
 
 
-def own_arguments(arguments: tuple[str, ...]) -> list[str]:
-    """Without the middleware, which stands in front of both engines."""
+def own_arguments(arguments: tuple[str, ...], max_tokens: int) -> list[str]:
+    """Without the middleware, which stands in front of both engines; and with the cap on an answer's tokens. The cap
+    comes first: one in extraArgs counts more."""
     place = arguments.index("--middleware")
-    return [*arguments[:place], *arguments[place + 2 :]]
+    cap = ["--override-generation-config", json.dumps({"max_new_tokens": max_tokens})]
+    return [*cap, *arguments[:place], *arguments[place + 2 :]]
 
 
 def prepare(command: flags.EngineCommand) -> None:

@@ -11,6 +11,7 @@ Its routes block the event loop or take one request at a time, log whole payload
 
 import asyncio
 import json
+import sys
 from typing import Any
 
 from handlers.serving import answers
@@ -21,6 +22,7 @@ from handlers.vertex.instances import InstancesError, Result
 from handlers.vertex.settings import Settings
 
 RETRY_AFTER_S = 1
+LARGE_BYTES = 256 * 1024
 KEPT_HEADERS = (b"authorization", b"x-lorafleet-session", b"x-request-id")
 """of a request with instances, those that each instance's own request gets"""
 
@@ -106,8 +108,11 @@ class Front:
             work.cancel()  # a client that went away: each request sees that its client has gone, and frees its slot
             gone.cancel()
         status = instances.status_of(results)
+        # many or long answers would hold up the event loop, and with it the health checks
+        few = sum(len(result.body) for result in results) <= LARGE_BYTES
+        predictions = told(results) if few else await asyncio.to_thread(told, results)
         retry = [(b"retry-after", str(RETRY_AFTER_S).encode())] if status in (429, 503) else []
-        await answers.send_json(send, status, {"predictions": [instances.prediction(r) for r in results]}, retry)
+        await answers.send_json(send, status, {"predictions": predictions}, retry)
 
     async def all_of(self, wanted: list[tuple[str, dict[str, Any]]], headers: dict[str, str]) -> list[Result]:
         async def one(path: str, request: dict[str, Any]) -> Result:
@@ -115,9 +120,18 @@ class Front:
                 raw = json.dumps(request, ensure_ascii=False).encode()
             except UnicodeEncodeError:
                 raw = json.dumps(request).encode()
-            return Result(*await ask(self.capped, "POST", path, raw, {"content-type": "application/json", **headers}))
+            try:
+                found = await ask(self.capped, "POST", path, raw, {"content-type": "application/json", **headers})
+            except Exception as error:  # of the engine; the other instances have nothing to do with it
+                sys.stderr.write(f"the engine failed at an instance: {type(error).__name__}\n")
+                found = 500, b"", {}
+            return Result(*found)
 
         return list(await asyncio.gather(*(one(path, request) for path, request in wanted)))
+
+
+def told(results: list[Result]) -> list[dict[str, Any]]:
+    return [instances.prediction(result) for result in results]
 
 
 def at(scope: Scope, path: str) -> Scope:

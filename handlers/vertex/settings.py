@@ -5,7 +5,7 @@
 | LORAFLEET_CONFIG | the launch file (docs/architecture.md) as JSON text or as an absolute path; else `launch.json` in the model's folder |
 | LORAFLEET_ENGINE | `vllm`, `peft`, or `auto` (vLLM where it is installed) |
 | LORAFLEET_MAX_QUEUE | requests that may wait beyond the `maxNumSeqs` at work, 0 to 10000; more get 429 (64) |
-| LORAFLEET_MAX_TOKENS | the most tokens that one answer may have, 1 to 1048576 (4096) |
+| LORAFLEET_MAX_TOKENS | the most tokens that one answer may have, 1 to 1048576 (4096): peft refuses more, vllm cuts there |
 | AIP_HTTP_PORT, PORT | the port on which the container listens; takes the place of the one in the launch file |
 """  # noqa: E501
 

@@ -37,8 +37,11 @@ class Reply:
         """The next piece for a stream, if there is a new text."""
         self.tokens.append(token)
         self.pending.append(token)
+        before = len(self.text)
         self.text += self.decoder.step(self.tokenizer.backend_tokenizer, token.id) or ""
-        places = [place for place in (self.text.find(stop) for stop in self.asked.stops) if place >= 0]
+        # only where the new text could complete one: a search of all of it for each token would hold up the event loop
+        found = (self.text.find(stop, max(0, before - len(stop) + 1)) for stop in self.asked.stops)
+        places = [place for place in found if place >= 0]
         if places:
             self.text = self.text[: min(places)]
             self.stopped = True

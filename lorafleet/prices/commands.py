@@ -86,10 +86,11 @@ def check(names: Sequence[str], max_age_days: int | None) -> None:
         holding = current(book)
         wrong = sum(price.corrected is not None for price in book.prices)
         days = [book.as_of(price) for price in holding]
-        click.echo(
-            f"{platform}: right; {len(book.prices)} prices, {len(holding)} of them hold, {wrong} are marked as wrong; "
-            f"those that hold are of {min(days)} to {max(days)}"
-        )
+        told = f"{platform}: right; {len(book.prices)} prices, {len(holding)} of them hold, {wrong} are marked as wrong"
+        if not days:
+            click.echo(told)
+            continue
+        click.echo(f"{told}; those that hold are of {min(days)} to {max(days)}")
         age = (datetime.now(UTC).date() - max(days)).days
         if max_age_days is not None and age > max_age_days:
             old.append(f"{platform} ({age} days)")

@@ -63,8 +63,9 @@ def _group(
         # With a schedule the autoscaler sets it, and naming it here would fight with that.
         target_size=None if spec.schedule else count,
         distribution_policy_zones=list(spec.zones),
-        # Wherever GPUs are free; an even distribution would wait for a zone that has none.
-        distribution_policy_target_shape="ANY",
+        # As even as free GPUs allow; EVEN would wait for a zone that has none, and ANY takes no autoscaler.
+        # https://cloud.google.com/compute/docs/instance-groups/regional-mig-set-target-distribution-shape#limitations
+        distribution_policy_target_shape="BALANCED",
         update_policy=update_policy(spec),
         auto_healing_policies={"health_check": healing.id, "initial_delay_sec": spec.healing_delay},
         # They fetch and load everything once before they are stopped.
@@ -81,9 +82,9 @@ def _group(
             autoscaling_policy={
                 "min_replicas": 0,
                 "max_replicas": count,
-                "cooldown_period": spec.healing_delay,
-                # A schedule goes with another signal; this one asks for no more VMs than the schedule does.
-                "cpu_utilization": {"target": 1.0},
+                # The schedule is the only signal: one that is measured on VMs, such as their CPUs' load, would keep the
+                # last VM running. Nor is there a cooldown_period, which would only put off the scaling in.
+                # https://cloud.google.com/compute/docs/autoscaler/understanding-autoscaler-decisions
                 "scaling_schedules": [
                     {
                         "name": "hours",
@@ -110,7 +111,7 @@ def update_policy(spec: GceTarget) -> RegionInstanceGroupManagerUpdatePolicyArgs
         "replacement_method": "SUBSTITUTE",
         "max_surge_fixed": len(spec.zones) if surge else 0,
         "max_unavailable_fixed": 0 if surge else len(spec.zones),
-        "instance_redistribution_type": "NONE",  # goes with the shape ANY
+        "instance_redistribution_type": "NONE",  # the shape BALANCED asks for it
     }
 
 

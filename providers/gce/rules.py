@@ -372,6 +372,16 @@ def _names(spec: GceTarget, site: Site) -> Found:
                 next_action="Give the target or the stack a shorter name.",
             ),
         )
+    if site.target[0].isdigit():
+        yield (
+            (),
+            Problem(
+                "names on Compute Engine begin with a letter, and the target's is in front of them",
+                found=shown(site.target),
+                allowed="a target's name that begins with a letter",
+                next_action=f"Give the target another name, such as vm-{site.target}.",
+            ),
+        )
     for key in ("app", "environment", "target"):
         if key in spec.labels:
             yield (

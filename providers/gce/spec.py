@@ -133,9 +133,10 @@ class HealthCheck(Model):
         unhealthy_after, healthy_after: so many answers of one kind in a row.
     """
 
-    interval_s: Annotated[int, Whole(1, 300, "seconds")] = 5
-    timeout_s: Annotated[int, Whole(1, 300, "seconds")] = 4
-    unhealthy_after: Annotated[int, Whole(1, 10, "answers")] = 2
+    # A server that ends takes new requests for 3 s more (handlers/serving); a Spot VM is found out by then.
+    interval_s: Annotated[int, Whole(1, 300, "seconds")] = 1
+    timeout_s: Annotated[int, Whole(1, 300, "seconds")] = 1
+    unhealthy_after: Annotated[int, Whole(1, 10, "answers")] = 3
     healthy_after: Annotated[int, Whole(1, 10, "answers")] = 1
 
 

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lorafleet.limits import RouterLimits
 from providers import kit
@@ -29,6 +29,13 @@ class RoutedModel(kit.Model):
     name: str
 
 
+class RoutedPaths(kit.Model):
+    """Where requests go instead of their own path: for whole answers, and for streams."""
+
+    whole: str
+    stream: str
+
+
 class RoutedTarget(kit.Model):
     """An endpoint that requests are sent to. `key`: what it asks for as Bearer token; `headers`: what beside it.
 
@@ -41,6 +48,8 @@ class RoutedTarget(kit.Model):
     models: list[str]
     health_path: str | None = None
     status_path: str | None = None
+    paths: RoutedPaths | None = None
+    token: Literal["google"] | None = None
     max_in_flight: int
     max_queue: int
     key: kit.Secret[str] | None = None

@@ -12,8 +12,8 @@ from lorafleet.stackfile import FieldPath
 from lorafleet.targets import Site, TargetSpec
 from lorafleet.values import Choice, Text, Whole
 
-# Modal's GPUs that a model of this size fits on, with their memory in GB. Each has a price in prices.json.
-GPUS = {"T4": 16, "L4": 24, "A10": 24, "L40S": 48, "A100-40GB": 40, "A100-80GB": 80, "H100": 80, "H200": 141}
+# Modal's names of GPUs that a model of this size fits on. lorafleet.gpus says what each can do, prices.json the price.
+GPUS = ("T4", "L4", "A10", "L40S", "A100-40GB", "A100-80GB", "H100", "H200")
 # Modal's documentation of region selection, November 2026; more of them exist, Modal checks the name.
 _REGION = Text(r"[a-z]{2,}(?:-[a-z]+)*(?:-?[0-9])?", "a region of Modal, as in us, eu-west or asia-northeast3")
 _NAME = Text(r"[A-Za-z0-9._-]{1,63}", "up to 63 letters, digits, `.`, `_` and `-`")
@@ -52,7 +52,7 @@ class ModalTarget(TargetSpec):
     """
 
     kind: Literal["modal"]
-    gpus: Annotated[list[Annotated[str, Choice(tuple(GPUS))]], Field(min_length=1)]
+    gpus: Annotated[list[Annotated[str, Choice(GPUS)]], Field(min_length=1)]
     environment: Annotated[str, _NAME] = "main"
     app: Annotated[str, _NAME] | None = None
     min_containers: Annotated[int, Whole(0, 100, "containers")] = 0

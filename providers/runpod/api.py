@@ -7,7 +7,9 @@ from functools import cache
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
-from . import http
+from providers import kit
+
+from . import http, marks
 from .answers import Endpoint, GpuType, Pod, Registry, Template, Volume, parse
 from .http import Http
 
@@ -142,15 +144,24 @@ class HttpApi:
 
     async def gpu_types(self) -> Sequence[GpuType]:
         if self._gpu_types is None:
-            self._gpu_types = await self._list(GpuType, "catalog/gpus", "gpus")
+            self._gpu_types = await self._list(GpuType, "catalog/gpus", "gpus", whole=True)
         return self._gpu_types
 
-    async def _list(self, model: type[N], folder: str, key: str) -> list[N]:
+    async def _list(self, model: type[N], folder: str, key: str, *, whole: bool = False) -> list[N]:
+        """What is listed. Unless the list must be `whole`, what somebody else has made and what is not understood is
+        left out: nothing of this project must fail for it."""
         answer = await self._http.get(f"/v2/{folder}")
         entries = answer.get(key) if isinstance(answer, dict) else None
         if not isinstance(entries, list):
             raise http.not_understood(f"GET /v2/{folder}: a list without `{key}`")
-        return [parse(model, entry, f"{key}[{index}]") for index, entry in enumerate(entries)]
+        found = []
+        for index, entry in enumerate(entries):
+            try:
+                found.append(parse(model, entry, f"{key}[{index}]"))
+            except kit.ResourceError:
+                if whole or not _is_foreign(entry):
+                    raise
+        return found
 
     async def _get(self, model: type[N], folder: str, resource_id: str) -> N | None:
         answer = await self._http.get(_path(folder, resource_id))
@@ -168,6 +179,11 @@ def connect() -> Api:
 @cache
 def _shared(client: Http) -> Api:
     return HttpApi(client)
+
+
+def _is_foreign(entry: object) -> bool:
+    name = entry.get("name") if isinstance(entry, dict) else None
+    return isinstance(name, str) and not marks.may_be_ours(name)
 
 
 def _path(folder: str, resource_id: str) -> str:

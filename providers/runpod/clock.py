@@ -14,8 +14,8 @@ from providers import kit
 from . import answers, hours, marks
 from .api import Api
 from .http import OutcomeUnknownError
-from .pod import switch
 from .spec_pod import RunpodPodTarget
+from .switching import switch
 
 
 @dataclass(frozen=True)

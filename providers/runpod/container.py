@@ -95,7 +95,10 @@ def settings_of(found: Endpoint | Pod) -> dict[str, Any]:
 
 
 def inputs_of(found: Endpoint | Pod, known: ContainerInputs | None) -> dict[str, Any]:
-    """What RunPod has, as inputs by their Python names; variables that nobody declared count as secret."""
+    """What RunPod has, as inputs by their Python names; variables that nobody declared count as secret.
+
+    For `model_construct`: somebody may have set what a declaration may not say, and a refresh must show that.
+    """
     open_ones = set(known.env) if known else set()
     hidden = [each.name for each in known.secret_env] if known else []
     shown = open_ones | (OWN_VARIABLES - set(hidden))
@@ -105,7 +108,7 @@ def inputs_of(found: Endpoint | Pod, known: ContainerInputs | None) -> dict[str,
         "image": found.image,
         "args": found.args,
         "env": {name: value for name, value in env.items() if name in shown},
-        "secret_env": [SecretVariable(name=name, value=env[name]) for name in order],
+        "secret_env": [SecretVariable.model_construct(name=name, value=env[name]) for name in order],
         "disk_gb": found.disk,
         "ports": list(found.ports),
         "registry": found.registry or "",

@@ -249,7 +249,7 @@ async def _inputs(client: api.Api, found: Endpoint, known: EndpointInputs | None
     unsaid = known is not None and known.workers.idle_timeout is None
     if unsaid and idle_timeout == _DEFAULT_IDLE_TIMEOUT_S:
         idle_timeout = None
-    return EndpointInputs(
+    return EndpointInputs.model_construct(
         name=marks.plain(found.name),
         **container.inputs_of(found, known),
         type=found.type,
@@ -279,6 +279,12 @@ async def _explain(ctx: kit.Context, known: EndpointInputs, truth: EndpointInput
         await ctx.warn(
             f"workers may also get {', '.join(added)}: RunPod has put that into one of the pools, or somebody changed "
             "the selection. `pulumi up` leaves it out again"
+        )
+    lost = sorted(set(known.gpus) - set(truth.gpus))
+    if lost:
+        await ctx.warn(
+            f"workers cannot get {', '.join(lost)} any more: RunPod has put that into another pool, or somebody "
+            "changed the selection. `pulumi up` selects it again"
         )
 
 

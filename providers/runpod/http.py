@@ -14,9 +14,11 @@ import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from providers import kit
+
+from .echoes import without_echoes
 
 TOKEN_VARIABLE = "RUNPOD_API_KEY"
 URL_VARIABLE = "RUNPOD_API_URL"  # another address, for tests
@@ -28,6 +30,7 @@ _ANSWER_TIMEOUT_S = 60.0
 _ATTEMPTS = 6
 _LONGEST_PAUSE_S = 90.0
 _SHOWN_CHARACTERS = 400
+_READ_CHARACTERS = 20_000
 # Before something is asked for again; it doubles each time.
 FIRST_PAUSE_S = 0.2
 
@@ -134,9 +137,9 @@ class Http:
                 if answer.status < 300 or (answer.status == 404 and method in ("GET", "DELETE")):
                     return answer
                 if answer.status < 500:
-                    raise self._refusal(method, path, answer)
+                    raise self._refusal(method, path, answer, body)
                 if last or not repeat:
-                    raise _unknown(method, path, f"it answered {answer.status}{self._said(answer)}")
+                    raise _unknown(method, path, f"it answered {answer.status}{self._said(answer, body)}")
             await asyncio.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
@@ -173,7 +176,7 @@ class Http:
                 raise not_understood(f"GET {path}: an answer that is not JSON") from None
             raise _unknown(method, path, "its answer is not JSON") from None
 
-    def _refusal(self, method: str, path: str, answer: Answer) -> RefusedError:
+    def _refusal(self, method: str, path: str, answer: Answer, body: object) -> RefusedError:
         if answer.status == 401:
             return RefusedError(
                 401,
@@ -186,18 +189,20 @@ class Http:
             409: "wait until what is under way on RunPod has ended, then run the command again",
             429: "wait a little and run the command again",
         }.get(answer.status, "mend what RunPod complains about and run the command again")
-        what = f"RunPod refused {method} {path} ({answer.status}){self._said(answer)}"
+        what = f"RunPod refused {method} {path} ({answer.status}){self._said(answer, body)}"
         return RefusedError(answer.status, what, next_action=next_action)
 
-    def _said(self, answer: Answer) -> str:
-        """What a problem document says, on one line and without the token."""
+    def _said(self, answer: Answer, body: object) -> str:
+        """What a problem document says, on one line, without the token and what is secret in the request's body."""
         try:
             problem = json.loads(answer.body)
             parts = [problem.get("detail") or problem.get("title") or "", *problem.get("errors", [])]
             text = "; ".join(str(part) for part in parts if part)
         except (ValueError, AttributeError, TypeError):
             text = answer.body.decode(errors="replace")
-        line = " ".join(text.replace(self.token, "[secret]").split())[:_SHOWN_CHARACTERS]
+        # Before it is cut: a part of a secret would not be known for one any more.
+        text = without_echoes(text[:_READ_CHARACTERS].replace(self.token, "[secret]"), body)
+        line = " ".join(text.split())[:_SHOWN_CHARACTERS]
         return f": {line}" if line else ""
 
 
@@ -208,7 +213,9 @@ def connect() -> Http:
     """
     url, token = os.environ.get(URL_VARIABLE) or DEFAULT_URL, os.environ.get(TOKEN_VARIABLE, "")
     parts = urlsplit(url)
-    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme, parts.hostname) == ("http", "127.0.0.1")):
+    if not _has_place(parts) or not (
+        parts.scheme == "https" or (parts.scheme, parts.hostname) == ("http", "127.0.0.1")
+    ):
         raise kit.ResourceError(
             f"the environment variable {URL_VARIABLE} holds no https:// address",
             next_action=f"take it away: {DEFAULT_URL} is used without it",
@@ -217,6 +224,13 @@ def connect() -> Http:
     if problem is not None:
         raise problem
     return Http(url.rstrip("/"), token)
+
+
+def _has_place(parts: SplitResult) -> bool:
+    try:
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number
+        return False
 
 
 def token_problem() -> kit.ResourceError | None:

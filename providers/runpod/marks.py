@@ -12,6 +12,7 @@ import re
 # The type of the component around a pod, which is a part of the pod's URN.
 POD_TARGET = "lorafleet:runpod:PodTarget"
 _END = re.compile(r"-lf[0-9a-f]{12}$")
+_ANYWHERE = re.compile(r"-lf[0-9a-f]{12}")
 # RunPod puts it behind the name of an endpoint with FlashBoot.
 _FLASHBOOT = " -fb"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
@@ -48,6 +49,11 @@ def plain(shown: str) -> str:
 
 def is_marked(shown: str, urn: str) -> bool:
     return bare(shown).endswith(of(urn))
+
+
+def may_be_ours(shown: str) -> bool:
+    """Whether some resource's mark is anywhere in the name, as it is in that of an endpoint's hidden template."""
+    return _ANYWHERE.search(shown) is not None
 
 
 def is_named(shown: str, given: str, urn: str) -> bool:

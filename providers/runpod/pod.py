@@ -12,14 +12,13 @@ from lorafleet import errors
 from lorafleet.errors import nearest
 from providers import kit
 
-from . import answers, api, container, hours, http, marks, steps
+from . import answers, api, container, hours, http, marks, steps, switching
 from .answers import Cloud
 from .container import ContainerInputs, CudaVersion
 from .hours import Day
-from .http import OutcomeUnknownError, RefusedError
+from .http import OutcomeUnknownError
 
 _START_TIMEOUT_S = 900
-_LONGEST_PAUSE_S = 5.0  # RunPod allows about one request a second
 
 
 class NetworkMount(kit.Model):
@@ -148,7 +147,17 @@ class Pod(kit.Resource[PodInputs, PodOutputs]):
     async def update(self, ctx: kit.Context, resource_id: str, old: PodInputs | None, inputs: PodInputs) -> PodOutputs:
         client = api.connect()
         found = await _brought_to(ctx, client, resource_id, inputs)
-        found = await _running(ctx, client, found, _wanted(inputs))
+        if found.global_networking.enabled != inputs.global_networking and found.status == "RUNNING":
+            if found.locked:
+                await ctx.warn(
+                    f"globalNetworking takes effect when {found.name} starts anew; as it is locked, it goes on"
+                )
+            elif _wanted(inputs):
+                await _sent(client.act_on_pod(resource_id, "restart"))
+                found = await _present(ctx, client, resource_id)
+        found = await switching.switched(
+            ctx, client, found, lambda: _present(ctx, client, resource_id), on=_wanted(inputs)
+        )
         return _outputs(found, inputs)
 
     async def delete(self, ctx: kit.Context, resource_id: str, inputs: PodInputs | None) -> None:
@@ -160,7 +169,8 @@ class Pod(kit.Resource[PodInputs, PodOutputs]):
 
 
 async def _marked(client: api.Api, ctx: kit.Context) -> list[answers.Pod]:
-    return [each for each in await client.list_pods() if marks.is_marked(each.name, ctx.urn)]
+    found = await client.list_pods()
+    return [each for each in found if marks.is_marked(each.name, ctx.urn) and each.status != "TERMINATED"]
 
 
 async def _check_gpu(client: api.Api, inputs: PodInputs) -> None:
@@ -226,57 +236,19 @@ async def _present(ctx: kit.Context, client: api.Api, pod_id: str) -> answers.Po
 async def _brought_to(ctx: kit.Context, client: api.Api, pod_id: str, inputs: PodInputs) -> answers.Pod:
     wanted = _settings(ctx, inputs)
 
+    told: set[str] = set()
+
     def differing(found: answers.Pod) -> dict[str, Any]:
         present = _settings_of(found)
-        return {key: value for key, value in wanted.items() if present[key] != value}
+        return {key: value for key, value in wanted.items() if present[key] != value and key not in told}
 
-    return await steps.brought_to(
-        lambda: _present(ctx, client, pod_id), differing, lambda body: client.change_pod(pod_id, body)
-    )
+    async def change(body: dict[str, Any]) -> answers.Pod:
+        changed = await client.change_pod(pod_id, body)
+        # By RunPod's description it takes effect at the next start, so it need not show before.
+        told.update({"globalNetworking"} & set(body))
+        return changed
 
-
-async def _running(ctx: kit.Context, client: api.Api, found: answers.Pod, wanted: bool) -> answers.Pod:
-    """Starts or stops it and waits; the kit ends the wait when the time limit is over."""
-    pause = http.FIRST_PAUSE_S
-    restarted = False
-    while True:
-        if found.status == ("RUNNING" if wanted else "EXITED"):
-            return found
-        if not wanted:
-            if found.status != "ERROR":
-                await _sent(switch(client, found.id, on=False))
-            else:
-                return found  # it costs nothing and does nothing
-        elif found.status == "ERROR" and restarted:
-            raise kit.ResourceError(
-                f"{found.name} could not be started: RunPod says ERROR",
-                next_action="look at the pod's log in RunPod's console, mend the cause and run `pulumi up` again",
-            )
-        elif found.status in ("EXITED", "ERROR"):
-            restarted = True
-            await _sent(switch(client, found.id, on=True))
-        await ctx.status(f"{found.name} to be {'running' if wanted else 'stopped'}, it is {found.status}")
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE_S)
-        found = await _present(ctx, client, found.id)
-
-
-async def switch(client: api.Api, pod_id: str, *, on: bool) -> None:
-    """Has RunPod start or stop a pod, and waits for nothing.
-
-    Raises OutcomeUnknownError where no answer came, else kit.ResourceError with what to do.
-    """
-    try:
-        await client.act_on_pod(pod_id, "start" if on else "stop")
-    except RefusedError as refused:
-        if not on or refused.status in (401, 403, 429):
-            raise
-        # The API's description: a stopped pod resumes onto the same host.
-        hint = (
-            "if the machine that it was on has no free card, delete the pod in RunPod's console: `pulumi refresh` and "
-            "`pulumi up` then make one elsewhere"
-        )
-        raise kit.ResourceError(refused.what, next_action=hint) from None
+    return await steps.brought_to(lambda: _present(ctx, client, pod_id), differing, change)
 
 
 async def _sent(change: Awaitable[object]) -> None:
@@ -306,7 +278,7 @@ def _inputs(found: answers.Pod, known: PodInputs | None) -> PodInputs:
             f"the pod {found.id} {what}", next_action="declare one with a GPU and, if need be, a network volume"
         )
     mounts = found.mounts.network
-    return PodInputs(
+    return PodInputs.model_construct(
         name=marks.plain(found.name),
         **container.inputs_of(found, known),
         gpu=found.gpu.id,
@@ -321,7 +293,10 @@ def _inputs(found: answers.Pod, known: PodInputs | None) -> PodInputs:
         schedule=known.schedule if known else "",
         schedule_days=known.schedule_days if known else [],
         locked=found.locked,
-        global_networking=found.global_networking.enabled,
+        # A private address is what RunPod shows, and it gives one at a start.
+        global_networking=known.global_networking
+        if known and found.status != "RUNNING"
+        else found.global_networking.enabled,
         start_timeout_s=known.start_timeout_s if known else _START_TIMEOUT_S,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from providers import kit
 
-from . import api, credentials, deployed, machines, marks, steps
+from . import api, credentials, deployed, machine_rules, machines, marks, steps
 from .answers import DeployedModel, Operation
 from .answers import Endpoint as FoundEndpoint
 from .deployed import DeploymentInputs
@@ -40,7 +40,7 @@ class Deployment(kit.Resource[DeploymentInputs, DeploymentOutputs]):
         self, ctx: kit.Context, inputs: DeploymentInputs, old: DeploymentInputs | None
     ) -> AsyncIterator[kit.Problem]:
         await credentials.warn_without(ctx)
-        for problem in machines.problems(inputs.machine_type, inputs.accelerator_type, inputs.accelerator_count):
+        for problem in machine_rules.problems(inputs.machine_type, inputs.accelerator_type, inputs.accelerator_count):
             yield problem
         if inputs.min_replicas > inputs.max_replicas:
             what = f"there would be at least {inputs.min_replicas} replicas and at most {inputs.max_replicas}"

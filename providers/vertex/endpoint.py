@@ -44,11 +44,13 @@ class EndpointInputs(NamedInputs):
 class EndpointOutputs(kit.Outputs):
     """url: scheme and host of requests; empty for one that has no public address.
 
-    raw_predict_path: where a request's body goes to the container as it is (`:rawPredict`, not streamed).
+    raw_predict_path, stream_predict_path: where a request's body goes to the container as it is, for an answer that
+        comes whole and for one that comes as a stream.
     """
 
     url: str
     raw_predict_path: str
+    stream_predict_path: str
 
 
 class Endpoint(kit.Resource[EndpointInputs, EndpointOutputs]):
@@ -150,7 +152,7 @@ async def _brought_to(ctx: kit.Context, client: api.Api, name: str, inputs: Endp
         there,
         name,
         _CREATION,
-        accepted=lambda _: ctx.exists(name, EndpointOutputs(url="", raw_predict_path="")),
+        accepted=lambda _: ctx.exists(name, EndpointOutputs(url="", raw_predict_path="", stream_predict_path="")),
     )
     found = await steps.shown(ctx, lambda: client.get_endpoint(name), name)
     ctx.exists(name, _outputs(found, name))
@@ -264,7 +266,11 @@ def _outputs(found: Found, name: str) -> EndpointOutputs:
     host = found.dedicated_endpoint_dns.removeprefix("https://")
     if not host and not private:
         host = f"{api.location_of(name)}-aiplatform.googleapis.com"
-    return EndpointOutputs(url="" if private else f"https://{host}", raw_predict_path=f"/v1/{name}:rawPredict")
+    return EndpointOutputs(
+        url="" if private else f"https://{host}",
+        raw_predict_path=f"/v1/{name}:rawPredict",
+        stream_predict_path=f"/v1/{name}:streamRawPredict",
+    )
 
 
 async def _marked(client: api.Api, ctx: kit.Context, inputs: EndpointInputs) -> list[Found]:

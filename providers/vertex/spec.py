@@ -86,6 +86,7 @@ class VertexTarget(TargetSpec):
     """The fleet on Vertex AI: replicas on machines with GPUs that Google starts, watches and replaces.
 
     Fields:
+        image: the image `vertex` by its digest; the release's `image` is another one, without Vertex AI's own server.
         project: Google Cloud project; region: one of Vertex AI's, as in europe-west4.
         machine: machine type of a replica, as in g2-standard-8.
         gpu, gpu_count: the replica's GPUs; without them, what the machine comes with.
@@ -109,6 +110,7 @@ class VertexTarget(TargetSpec):
     """
 
     kind: Literal["vertex"]
+    image: Image
     project: Annotated[str, _PROJECT]
     region: Annotated[str, _REGION]
     machine: Annotated[str, _MACHINE]

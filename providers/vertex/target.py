@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pulumi
-from pulumi.runtime import is_dry_run
 
 from lorafleet.plan import Plan, PlannedTarget
 from providers.kit.endpoint import Endpoint
 from providers.kit.program import Declared, declare
-from providers.stack import refuse
+from providers.launch import check, launch_file, variables
 from providers.stack import target as planned_target
 
 from . import resources
@@ -21,28 +20,27 @@ PORT = 8080
 # adapter answered; /health: alive.
 _COMMAND = "/opt/lorafleet/images/hf-serve.sh"
 _PREDICT_ROUTE, _READY_ROUTE, _ALIVE_ROUTE = "/predict", "/ready", "/health"
-_KEY = "vertexToken"
+_GOOGLE = "LORAFLEET_GOOGLE_CREDENTIALS"  # Google's own machines have an identity
 
 
 class HandlerEndpoint(pulumi.ComponentResource):
     """The target called `name` of the fleet, on Vertex AI.
 
     manifest: says what its replicas serve; they follow it, so a release of adapters is no change of this resource.
-    endpoint: what the router needs to send requests to it. raw_predict_path: where they go, below `endpoint.url`.
+    endpoint: what the router needs to send requests to it.
 
     A new image, or a new setting of the machines, is a new deployment beside the old one, on the same endpoint: it gets
     the requests when it is up, and then the old one goes.
     """
 
     endpoint: Endpoint
-    raw_predict_path: pulumi.Output[str]
 
     def __init__(self, name: str, fleet: Plan, manifest: Declared, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("lorafleet:vertex:Target", name, None, opts)
         planned = planned_target(fleet, name, "vertex")
         spec = planned.spec
         assert isinstance(spec, VertexTarget)  # its kind says so
-        image = _check(name, fleet)
+        image = check(fleet, name, spec.image, "Vertex AI")
         inside = pulumi.ResourceOptions(parent=self)
         address = declare(
             resources.Endpoint,
@@ -69,13 +67,14 @@ class HandlerEndpoint(pulumi.ComponentResource):
                 {"deployedModelId": canary.deployed_model_id, "percent": share},
             ]
         declare(resources.Traffic, name, {"endpoint": address.id, "split": split}, inside)
-        self.raw_predict_path = address.raw_predict_path
-        key = _token(name)
         self.endpoint = Endpoint(
             name=name,
             kind=planned.kind,
             url=address.url if spec.private_url is None else pulumi.Output.from_input(spec.private_url),
-            key=key,
+            key=None,
+            # Without a token only from inside of the networks of a private endpoint.
+            token=None if spec.access == "private-service-connect" else "google",
+            paths=(address.raw_predict_path, address.stream_predict_path),
             models=planned.models,
             served=manifest.served,
             max_in_flight=spec.max_in_flight,
@@ -83,7 +82,7 @@ class HandlerEndpoint(pulumi.ComponentResource):
             health_path=None,  # asks for the token, too, and would wake what has scaled to zero
             status_path=None,
         )
-        self.register_outputs({"url": address.url, "rawPredictPath": address.raw_predict_path})
+        self.register_outputs({"url": address.url})
 
 
 def _deployed(
@@ -97,11 +96,16 @@ def _deployed(
 ) -> Declared:
     """A version of the container, running on machines of its own."""
     inside = pulumi.ResourceOptions(parent=opts.parent)
-    launch = pulumi.Output.json_dumps(_launch(name, fleet, planned, spec))
-    secret_env: list[dict[str, Any]] = [{"name": "LORAFLEET_CONFIG", "value": launch}]
-    hub_token = pulumi.Config().get_secret("hfToken")
-    if hub_token is not None:
-        secret_env.append({"name": "HF_TOKEN", "value": hub_token})
+    # They ask for no key: Google does, before them, and by whom they act as they reach the store.
+    launch = launch_file(
+        fleet,
+        planned,
+        key_digests=[],
+        start_timeout_s=spec.start_timeout_s,
+        drain_timeout_s=spec.drain_timeout_s,
+        port=PORT,
+        target=name,
+    )
     model = declare(
         resources.Model,
         name,
@@ -113,7 +117,9 @@ def _deployed(
             "image": image,
             "command": [_COMMAND],
             "env": {"LORAFLEET_MAX_QUEUE": str(spec.max_queue)},
-            "secret_env": secret_env,
+            "secret_env": [
+                {"name": each, "value": value} for each, value in variables(launch).items() if each != _GOOGLE
+            ],
             "port": PORT,
             "predict_route": _PREDICT_ROUTE,
             "health_route": _READY_ROUTE,
@@ -150,57 +156,8 @@ def _deployed(
     return declare(resources.Deployment, name, inputs, opts)
 
 
-def _check(name: str, fleet: Plan) -> str:
-    """The image. Ends the program with one error if there is none, or if Vertex AI could not read what is served."""
-    for field, url in (("store", fleet.store), ("baseModel.source", fleet.base.source)):
-        if url.startswith("file://"):
-            refuse(
-                f"target '{name}' runs on Vertex AI, which cannot read {field}: a folder of this machine\n"
-                "  allowed: gs://bucket/folder, and hf://owner/repository for the base model\n"
-                f"  next:    change serving:fleet.{field}; `lorafleet model mirror` and `adapter push` copy there"
-            )
-    if fleet.image is None:
-        refuse(
-            f"target '{name}' runs an image, and the stack file names none\n  next:    set serving:fleet.release.image"
-        )
-    return fleet.image
-
-
-def _token(name: str) -> pulumi.Output[Any]:
-    """What Google asks for: an access token, which lives for an hour, so it is of use for a trial alone."""
-    token = pulumi.Config().get_secret(_KEY)
-    if token is not None:
-        return token
-    if is_dry_run():
-        pulumi.log.warn(
-            f"the router cannot send requests to target '{name}' yet: it has no source of Google's access tokens\n"
-            "  next:    see providers/vertex/README.md, 'How requests get there'"
-        )
-    return pulumi.Output.from_input(None)
-
-
 def _labels(fleet: Plan) -> dict[str, str]:
     return {"managed-by": "lorafleet", "environment": fleet.environment.replace(".", "-").lower()[:63]}
-
-
-def _launch(name: str, fleet: Plan, planned: PlannedTarget, spec: VertexTarget) -> dict[str, Any]:
-    """The launch file of its replicas (docs/architecture.md). They ask for no key: Google does, before them."""
-    return {
-        "version": 2,
-        "store": fleet.store,
-        "environment": fleet.environment,
-        "target": name,
-        "replica": None,
-        "baseModel": fleet.base_model(),
-        "cache": "/var/lib/lorafleet",
-        "host": "0.0.0.0",
-        "port": PORT,
-        "apiKeySha256": [],
-        "stateFile": "/run/lorafleet/state.json",
-        "engine": planned.engine.launch(),
-        "startTimeoutS": spec.start_timeout_s,
-        "drainTimeoutS": spec.drain_timeout_s,
-    }
 
 
 TARGET = HandlerEndpoint

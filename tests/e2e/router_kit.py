@@ -60,7 +60,7 @@ def status_document(adapter: str = "easycontract", **changed: Any) -> dict[str, 
 
 
 class Upstream:
-    """The server inside its own process: `python router_kit.py PORT NAME KEY`."""
+    """The server inside its own process: `python -m tests.e2e.router_kit PORT NAME KEY`."""
 
     def __init__(self, name: str, key: str) -> None:
         self.name = name
@@ -172,7 +172,9 @@ class UpstreamProcess:
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen([sys.executable, __file__, str(self.port), self.name, self.key])
+        # As a module: a script finds an installed package called `tests` before this one.
+        program = [sys.executable, "-m", "tests.e2e.router_kit"]
+        self.process = subprocess.Popen([*program, str(self.port), self.name, self.key], cwd=ROOT)
         wait_for(self.answers, f"the upstream {self.name}")
 
     def answers(self) -> bool:

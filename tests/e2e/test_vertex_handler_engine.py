@@ -40,7 +40,7 @@ def test_mixed_rows_that_join_and_leave_get_what_each_gets_alone(engine: dict[st
 
 
 def test_a_cancelled_request_makes_room_for_the_next(engine: dict[str, Any]) -> None:
-    assert engine["leaving_frees_the_row"] == {"waited": True, "first": False, "rows": 0}
+    assert engine["leaving_frees_the_row"] == {"waited": True, "first": False, "gone": True, "rows": True}
 
 
 def test_adapters_are_loaded_and_unloaded_between_two_tokens(engine: dict[str, Any]) -> None:
@@ -52,6 +52,7 @@ def test_adapters_are_loaded_and_unloaded_between_two_tokens(engine: dict[str, A
 def test_a_fault_is_its_requests_own(engine: dict[str, Any]) -> None:
     assert engine["faults"] == {
         "failed": "the prompt could not be read", "well after": True, "refused": "adapter_invalid", "slots": 2,
+        "unmerged": ["RuntimeError: made to fail", "the prompt could not be read"], "well again": True,
         "late": "the engine has ended",
     }  # fmt: skip
 

@@ -28,6 +28,7 @@ ROUTER = f"lorafleet-router@{PROJECT}.iam.gserviceaccount.com"
 INSTANCE = "gcp:compute/instance:Instance"
 TEMPLATE = "gcp:compute/instanceTemplate:InstanceTemplate"
 GROUP = "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager"
+AUTOSCALER = "gcp:compute/regionAutoscaler:RegionAutoscaler"
 FIREWALL = "gcp:compute/firewall:Firewall"
 # Written out here, so that the plan can disagree with it: Google's health checks, and its Identity-Aware Proxy.
 PROBES = ("35.191.0.0/16", "130.211.0.0/22")
@@ -288,6 +289,21 @@ def _zones_and_surge_fit(resource: dict[str, Any]) -> Iterator[str]:
         yield f"can't be updated in {zones} zones with {numbers}"
     if inputs["autoHealingPolicies"]["initialDelaySec"] < 900:
         yield "is healed while it loads"
+    if (inputs["distributionPolicyTargetShape"], policy["instanceRedistributionType"]) != ("BALANCED", "NONE"):
+        yield "waits for a zone without GPUs, or takes no autoscaler"
+
+
+def _nothing_runs_outside_of_the_hours(resource: dict[str, Any]) -> Iterator[str]:
+    """Google's conditions for none: a minimum of 0, and no signal that is measured on running VMs."""
+    if resource["type"] != AUTOSCALER:
+        return
+    policy = resource["inputs"]["autoscalingPolicy"]
+    if policy["minReplicas"] != 0:
+        yield "VMs are left running"
+    for signal in {"cpuUtilization", "loadBalancingUtilization", "metrics"} & set(policy):
+        yield f"{signal} keeps the last VM running"
+    if policy.get("cooldownPeriod", 60) > 600:
+        yield "switches off late"
 
 
 RULES: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
@@ -299,6 +315,7 @@ RULES: tuple[Callable[[dict[str, Any]], Iterator[str]], ...] = (
     _a_gpu_ends_for_maintenance,
     _reaches_google_without_the_internet,
     _zones_and_surge_fit,
+    _nothing_runs_outside_of_the_hours,
 )
 
 
@@ -356,6 +373,10 @@ def input_of(kind: str, path: str, value: object) -> Callable[[Plan], object]:
         ("vm", input_of("gcp:compute/subnetwork:Subnetwork", "privateIpGoogleAccess", False), "reach Google"),
         ("on-demand", input_of(GROUP, "updatePolicy/maxSurgeFixed", 1), "can't be updated"),
         ("on-demand", input_of(GROUP, "autoHealingPolicies/initialDelaySec", 60), "while it loads"),
+        ("on-demand", input_of(GROUP, "distributionPolicyTargetShape", "ANY"), "takes no autoscaler"),
+        ("group-hours", input_of(AUTOSCALER, "autoscalingPolicy/minReplicas", 1), "left running"),
+        ("group-hours", input_of(AUTOSCALER, "autoscalingPolicy/cpuUtilization", {"target": 1}), "the last VM"),
+        ("group-hours", input_of(AUTOSCALER, "autoscalingPolicy/cooldownPeriod", 1320), "off late"),
     ],
 )
 def test_each_rule_can_fail(plans: dict[str, Plan], variant: str, change: Callable[[Plan], object], says: str) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.engine.test_gce_plans import GROUP, HOURS, INSTANCE, L4, ONE, PROJECT, SECRET, TEMPLATE, GceProject
+from tests.engine.test_gce_plans import GROUP, INSTANCE, L4, ONE, PROJECT, SECRET, TEMPLATE, GceProject
+from tests.unit.test_gce_declarations import CASES, GOOD, TAKEN_AWAY
 
 _SHARED = f"""
 import pulumi
@@ -116,30 +118,35 @@ def test_the_project_comes_from_the_stack_shared(project: GceProject) -> None:
     assert template["inputs"]["serviceAccount"]["email"] == f"lorafleet-gce@{PROJECT}.iam.gserviceaccount.com"
 
 
-WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "gpu": ({"gpu": "T4"}, "Take machine n1-standard-4 for a T4"),
-    "healing": ({"healingDelayS": 60}, "1320 to 3600"),
-    "hours": ({"schedule": {**HOURS, "timeZone": "Asia/Soeul"}}, 'Did you mean "Asia/Seoul"?'),
-    "spot": ({"spot": 1, "spotTermination": "STOPP"}, 'Did you mean "stop"?'),
-    "health": ({"healthCheck": {"intervalS": 0}}, "1 to 300"),
-    "port": ({"port": 800000}, "65535"),
-    "count": ({"onDemand": -3}, "0 to 100"),
-}
-
-
 def test_a_preview_refuses_where_everything_else_is_unknown(project: GceProject) -> None:
     """Before the first `up`, health checks, networks and templates are unknown, and the plugin's own checks silent.
 
-    tests/unit/test_gce_declarations.py has all the cases; this one sees that a preview is where they are told.
+    All cases of tests/unit/test_gce_declarations.py, each as a target of its own. What must fit together is looked at
+    once each value by itself is right, so it takes several previews, of as many targets as a fleet may have.
     """
-    project.declare(**{name: {**L4, **change} for name, (change, _) in WRONG.items() if name not in ("gpu", "healing")})
-    refused = project.preview().output
-    project.declare(**{name: {**L4, **WRONG[name][0]} for name in ("gpu", "healing")})
-    refused += project.preview().output
-    for name, (_, says) in WRONG.items():
-        assert says in refused and f"targets.{name}." in refused
-    assert "stacks/Pulumi.dev.yaml:" in refused
-    assert "Traceback" not in refused and "unhandled" not in refused
+    left, said = {f"case-{number}": case for number, case in enumerate(CASES)}, ""
+    assert len(left) >= 60
+    at_once = len(left)
+    while left:
+        some = dict(list(left.items())[:at_once])
+        declared = {name: {**GOOD, "project": PROJECT, **case.change} for name, case in some.items()}
+        project.declare(
+            **{
+                name: {key: value for key, value in target.items() if value is not TAKEN_AWAY}
+                for name, target in declared.items()
+            }
+        )
+        refused = project.preview()
+        assert refused.code != 0
+        errors = re.split(r"\n(?=.*Pulumi\.dev\.yaml:\d+: )|\n\s*\n", refused.output)
+        for name, case in some.items():
+            found = [each for each in errors if f": targets.{name}.{case.field}: " in each]
+            if found:
+                assert all(piece in found[0] for piece in case.says), found[0]
+                del left[name]
+        assert len(some) > 32 or not left.keys() & some.keys(), refused.output[-6000:]
+        at_once, said = 32, said + refused.output
+    assert "Traceback" not in said and "unhandled" not in said
     assert not project.cloud_file.exists()
 
 

@@ -74,14 +74,29 @@ def loaded(project: ServingProject) -> set[str]:
     return set((project.folder / "stacks" / "loaded.txt").read_text().split())
 
 
-@pytest.mark.parametrize("environment", ["dev", "staging", "prod"])
+PREVIEWED = {
+    "dev": ["lorafleet:runpod:ServerlessEndpoint burst create", "lorafleet:modal:App spill create"],
+    "staging": ["gcp:compute:RegionInstanceGroupManager", "lorafleet:runpod:ServerlessEndpoint burst create"],
+    "prod": [
+        "gcp:compute:RegionInstanceGroupManager",
+        "lorafleet:vertex:Model review create",
+        "lorafleet:vertex:Endpoint review create",
+        "lorafleet:vertex:Deployment review create",
+        "lorafleet:vertex:Traffic review create",
+        "lorafleet:runpod:ServerlessEndpoint burst create",
+        "lorafleet:modal:App spill create",
+    ],
+}
+
+
+@pytest.mark.parametrize("environment", PREVIEWED)
 def test_preview_without_network_and_without_any_token(tmp_path: Path, environment: str) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     variables = {"RUNPOD_API_URL": nowhere, "MODAL_SERVER_URL": nowhere, "STORAGE_EMULATOR_HOST": nowhere}
     project = ServingProject(tmp_path / "project", stack=environment, variables=variables)
     shown = project.preview().ok().output
-    for line in ("lorafleet:runpod:ServerlessEndpoint burst create", "lorafleet:modal:App spill create"):
-        assert line in shown
+    for line in PREVIEWED[environment]:
+        assert line in shown, shown
     # What it will need is said, each once, with what to do.
     for wanted in ("RUNPOD_API_KEY", "MODAL_TOKEN_ID", "runpodKey", "modalProxyTokenId"):
         assert wanted in shown, shown

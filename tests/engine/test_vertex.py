@@ -273,7 +273,8 @@ fleet = stack.fleet()
 [target] = stack.targets(fleet, Manifest())
 assert isinstance(target, vertex.HandlerEndpoint)
 pulumi.export("url", target.endpoint.url)
-pulumi.export("path", target.raw_predict_path)
+pulumi.export("path", target.endpoint.paths[0])
+pulumi.export("token", target.endpoint.token)
 """
 
 
@@ -283,13 +284,12 @@ def test_the_component_makes_a_working_endpoint_with_a_canary(tmp_path: Path, fa
     project = StackProject(tmp_path / "project")
     (project.folder / "stacks" / "local.py").write_text(STACK)
     target: dict[str, Any] = {
-        "kind": "vertex", "project": "p-tests", "region": "europe-west4", "machine": "g2-standard-8", "replicasMax": 2,
+        "kind": "vertex", "image": IMAGE, "project": "p-tests", "region": "europe-west4", "machine": "g2-standard-8", "replicasMax": 2,
         "engine": {"maxModelLen": 512, "maxLoraRank": 16},
     }  # fmt: skip
 
     def declare(fleet: dict[str, Any]) -> None:
         fleet["targets"] = {"governed": target}
-        fleet["release"]["image"] = IMAGE
         for name in fleet["release"]["adapters"]:
             fleet["adapters"][name] |= {"rank": 8}
 
@@ -303,11 +303,11 @@ def test_the_component_makes_a_working_endpoint_with_a_canary(tmp_path: Path, fa
         fleet["baseModel"]["source"] = "gs://bucket/models/base"
 
     project.change(on_google)
-    assert "the router cannot send requests to target 'governed' yet" in project.preview().ok().output
     project.up().ok()
     [endpoint] = fake.cloud.endpoints.values()
     assert project.output("url") == f"https://{endpoint['dedicatedEndpointDns']}"
     assert project.output("path").endswith(":rawPredict")
+    assert project.output("token") == "google"
     assert endpoint["clientConnectionConfig"] == {"inferenceTimeout": "600s"}
     [model] = fake.cloud.models.values()
     spec = model["1"]["containerSpec"]

@@ -9,12 +9,14 @@ from typing import Any
 
 import yaml
 
+from tests.fakes.gcp import CLOUD_VARIABLE, VERSION
 from tests.support.stack_project import ROOT, StackProject
 
+PROJECT = "fleet-123"
 BUCKET = "fleet-123-lorafleet"
 REVISION = "e" * 40
 DIGESTS = {"easycontract": f"sha256:{'1' * 64}", "checklist": f"sha256:{'2' * 64}"}
-IMAGE = f"registry.example.com/serving@sha256:{'0' * 64}"
+IMAGE = f"asia-northeast3-docker.pkg.dev/fleet-123/lorafleet/serving@sha256:{'0' * 64}"
 
 
 def filled_in(environment: str) -> dict[str, Any]:
@@ -23,6 +25,11 @@ def filled_in(environment: str) -> dict[str, Any]:
     fleet: dict[str, Any] = document["config"]["serving:fleet"]
     fleet["store"] = f"gs://{BUCKET}"
     fleet["baseModel"]["purpose"] = "tests of this project"
+    for target in fleet["targets"].values():
+        if "project" in target:
+            target["project"] = PROJECT
+        if "image" in target:
+            target["image"] = IMAGE
     fleet["release"] |= {"image": IMAGE, "adapters": dict(DIGESTS)}
     assert re.search("<[^>]*>", yaml.safe_dump(fleet)) is None, "a placeholder that this function does not know"
     return fleet
@@ -36,7 +43,8 @@ class ServingProject(StackProject):
 
     def __post_init__(self) -> None:
         project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
-        project["plugins"]["providers"][0]["path"] = str(ROOT / "providers")
+        stub = {"name": "gcp", "path": str(ROOT / "tests" / "fakes" / "gcp"), "version": VERSION}
+        project["plugins"]["providers"] = [{"name": "lorafleet", "path": str(ROOT / "providers")}, stub]
         (self.folder / "stacks").mkdir(parents=True)
         (self.folder / "backend").mkdir()
         (self.folder / "Pulumi.yaml").write_text(yaml.safe_dump(project))
@@ -48,7 +56,7 @@ class ServingProject(StackProject):
     @property
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in super().environment.items() if name not in _TOKENS}
-        return kept | self.variables
+        return kept | {CLOUD_VARIABLE: str(self.folder / "cloud.json")} | self.variables
 
     def secret(self, **values: str) -> None:
         for name, value in values.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.stack_project import descendants
+from tools.chaos import gate as gate_module
 from tools.chaos.bench import all_operations, main, verdict
 from tools.chaos.gate import CallGate
 from tools.chaos.killing import Operation, Result, compare
@@ -97,6 +98,17 @@ def test_a_gate_that_was_opened_for_nothing_kills_nothing() -> None:
     assert gate.reached("POST a") is None
     gate.kill()
     assert not gate.killed
+
+
+def test_a_kill_that_finds_nobody_is_no_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_module, "_AIM_TIMEOUT_S", 0.1)
+    gate = CallGate()
+    gate.open((0, "before"))
+    assert gate.reached("POST a") == "before"
+    gate.kill()
+    assert (gate.killed, gate.missed) == (False, True)
+    gate.open()
+    assert not gate.missed
 
 
 @pytest.mark.parametrize("platform", platforms())

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from handlers.serving.launcher import DRAIN_GRACE_S
 from lorafleet.errors import DeclarationErrors, LorafleetError
 from lorafleet.load import load_stack
 from lorafleet.plan import Plan, resolve
@@ -224,7 +225,7 @@ def test_there_are_enough_cases() -> None:
 
 
 def test_several_mistakes_are_told_at_once(stack: Stack) -> None:
-    stack.change({"gpu": "T4", "standby": 2, "onDemand": 0, "healthCheck": {"intervalS": 1}, "disk": {"gb": 20}})
+    stack.change({"gpu": "T4", "standby": 2, "onDemand": 0, "healthCheck": {"timeoutS": 5}, "disk": {"gb": 20}})
     with pytest.raises(DeclarationErrors) as caught:
         stack.plan()
     fields = {error.field.removeprefix("targets.primary.") for error in caught.value.errors}
@@ -238,6 +239,17 @@ def test_names_that_would_be_too_long(tmp_path: Path) -> None:
         stack.change({"spot": 1, "onDemand": 0})
         stack.plan()
     assert longest >= 40, "a target's name alone is never too long in a stack with a short one"
+
+
+def test_names_that_begin_with_a_digit(tmp_path: Path) -> None:
+    with pytest.raises(LorafleetError, match=r"begin with a letter(?s:.*)such as vm-1st\."):
+        Stack(tmp_path, "1st").plan()
+
+
+def test_a_server_that_ends_is_found_out_while_it_still_takes_requests() -> None:
+    """A Spot VM that goes is not taken out of the load balancer by anybody else."""
+    check = spec_module.HealthCheck()
+    assert check.unhealthy_after * check.interval_s <= DRAIN_GRACE_S
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,10 @@ def test_check_says_what_is_right_old_or_wrong(books: Path, capsys: pytest.Captu
     assert "gce: right; 18 prices, 14 of them hold, 4 are marked as wrong" in capsys.readouterr().out
     assert main(["prices", "check", "--max-age-days", "0"]) == 1
     assert "price books are older than they may be" in capsys.readouterr().err
+    book = load_book("modal")
+    write_book(book.model_copy(update={"prices": (), "months": ()}), books / "modal" / "prices.json")
+    assert main(["prices", "check", "--platform", "modal", "--max-age-days", "0"]) == 0
+    assert "modal: right; 0 prices, 0 of them hold" in capsys.readouterr().out
     (books / "gce" / "prices.json").write_text("{}")
     assert main(["prices", "check", "--platform", "gce"]) == 1
     assert "/gce/prices.json: version: this key is missing" in capsys.readouterr().err

@@ -302,6 +302,9 @@ def test_other_targets_are_followed_and_unchanged_ones_keep_what_is_known(
     made.follow((stays.target("stays"),), {"stays": Access("sk-another-key")})
     wait_for(lambda: "sk-another-key" in stays.asked[-1])
     assert list(ups(made)) in ([], ["stays"])
+    behind = replace(stays.target("stays"), url=f"{stays.target().url}/v2/abc", prefix="/v2/abc")
+    made.follow((behind,), {"stays": Access("sk-another-key")})
+    wait_for(lambda: "GET /v2/abc/" in stays.asked[-1])
 
 
 def test_endpoint_answers_on_a_socket_for_the_owner_alone(tmp_path: Path) -> None:

@@ -125,7 +125,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "stacks").mkdir()
     (tmp_path / "stacks" / "Pulumi.prod.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.chdir(tmp_path)
-    # As in lorafleet/cli.py.
     return tmp_path
 
 

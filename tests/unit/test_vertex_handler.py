@@ -1,4 +1,4 @@
-"""handlers.vertex without an engine: what it is told, instances, requests, names, and the front before a stub."""
+"""handlers.vertex without an engine: what it is told, instances, requests, and the front before a stub."""
 
 import asyncio
 import json
@@ -15,14 +15,13 @@ from handlers.serving.alias import AliasMiddleware
 from handlers.serving.errors import ServingError
 from handlers.serving.routes import ROUTES_VARIABLE, Routes, RoutesFile, new_admin_token
 from handlers.vertex import asked as asking
-from handlers.vertex import bundle, instances, llama, settings
+from handlers.vertex import bundle, engines, instances, settings
 from handlers.vertex.asked import RefusedError
 from handlers.vertex.client import LoopClient, ask
 from handlers.vertex.front import Front
 from handlers.vertex.instances import InstancesError, Result
 from tests.unit.serving_kit import LAUNCH
 
-DEMO = Path(__file__).resolve().parents[2] / "demo"
 CHAT = {"messages": [{"role": "user", "content": "월세?"}]}
 
 
@@ -158,6 +157,8 @@ def test_a_request_is_read() -> None:
         {"temperature": "hot"}, {"top_p": 2}, {"top_k": -2}, {"stop": [""]}, {"stop": ["x"] * 17}, {"stop": 1},
         {"stream": "yes"}, {"n": 2}, {"tools": [{}]}, {"response_format": {"type": "json_object"}}, {"echo": True},
         {"presence_penalty": 1}, {"logprobs": True, "top_logprobs": 21}, {"seed": "x"}, {"min_tokens": 3},
+        {"guided_json": {"type": "object"}}, {"continue_final_message": True}, {"skip_special_tokens": False},
+        {"do_sample": False}, {"allowed_token_ids": [1]}, {"reasoning_effort": "high"},
     ],
     ids=str,
 )  # fmt: skip
@@ -184,40 +185,6 @@ def test_messages_as_text_and_in_parts() -> None:
     assert asking.messages({"messages": given}) == [
         {"role": "system", "content": "짧게"}, {"role": "user", "content": "월세"},
     ]  # fmt: skip
-
-
-# names
-
-
-def test_names_of_exaone_in_llamas_words() -> None:
-    assert llama.renamed("transformer.h.3.attn.attention.out_proj.weight") == "model.layers.3.self_attn.o_proj.weight"
-    assert llama.renamed("transformer.h.3.mlp.c_fc_1.weight") == "model.layers.3.mlp.up_proj.weight"
-    assert llama.renamed("transformer.wte.weight") == "model.embed_tokens.weight"
-    assert llama.renamed("lm_head.weight") == "lm_head.weight"
-    fields = llama.llama_fields(DEMO / "base")
-    assert (fields["num_hidden_layers"], fields["hidden_act"], fields["rms_norm_eps"]) == (3, "silu", 1e-5)
-    assert "model_type" not in fields
-
-
-def test_another_architecture_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
-    with pytest.raises(ServingError, match="mamba"):
-        llama.llama_fields(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "tensor",
-    ["base_model.model.lm_head.weight", "base_model.model.transformer.wte.lora_embedding_A",
-     "base_model.model.transformer.h.0.mlp.c_fc_0.lora_magnitude_vector.weight"],
-)  # fmt: skip
-def test_an_adapter_with_other_tensors_is_refused(tensor: str) -> None:
-    good = "base_model.model.transformer.h.0.mlp.c_fc_0.lora_A.weight"
-    assert list(llama.lora_modules([good], "a").values()) == [
-        "base_model.model.model.layers.0.mlp.gate_proj.lora_A.weight"
-    ]
-    with pytest.raises(ServingError) as caught:
-        llama.lora_modules([good, tensor], "a")
-    assert caught.value.reason == "adapter_invalid"
 
 
 # the front, before a stub
@@ -279,6 +246,30 @@ async def test_the_front_gives_each_instance_its_answer(world: World) -> None:
     assert body["predictions"][0] == {"text": "월세", "adapter": f"base@{'1' * 40}"}
     assert body["predictions"][1]["error"]["status"] == 404
     assert world.stub.seen == [("/v1/completions", {"prompt": "x", "model": "base"})]
+
+
+async def test_an_instance_at_which_the_engine_fails_spoils_no_other(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fails_at_chats(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == instances.CHAT:
+            raise RuntimeError("with what the client said")
+        await world.stub(scope, receive, send)
+
+    world.alias.app = fails_at_chats
+    status, body, _ = await world.post("/predict", {"instances": [CHAT, "x"]})
+    assert status == 200
+    assert body["predictions"][0]["error"]["status"] == 500
+    assert body["predictions"][1]["text"] == "월세"
+    assert world.front.held == 0
+    assert capsys.readouterr().err == "the engine failed at an instance: RuntimeError\n"
+
+
+def test_vllm_gets_the_cap_on_tokens_and_no_middleware() -> None:
+    given = ("--model", "m", "--middleware", "alias", "--override-generation-config", '{"max_new_tokens": 5}')
+    assert engines.own_arguments(given, 24) == [
+        "--override-generation-config", '{"max_new_tokens": 24}', "--model", "m", *given[-2:],
+    ]  # fmt: skip
 
 
 async def test_korean_is_not_escaped(world: World) -> None:

@@ -14,7 +14,7 @@ from lorafleet.gpus import find
 from lorafleet.load import load_stack
 from lorafleet.plan import resolve
 from lorafleet.targets import Site, spec_of
-from providers.vertex import deployed, machines
+from providers.vertex import deployed, machine_rules, machines
 from providers.vertex import spec as spec_module
 from providers.vertex.spec import VertexTarget
 from tests.fakes.vertex import discovery
@@ -24,7 +24,9 @@ from tests.unit.test_malformed import check_form, error_of
 
 GB = 10**9
 PATH = "targets.vertex"
+IMAGE = f"europe-west4-docker.pkg.dev/p/images/vertex@sha256:{'0' * 64}"
 TARGET: dict[str, Any] = {
+    "image": IMAGE,
     "kind": "vertex",
     "project": "my-project-123",
     "region": "europe-west4",
@@ -60,7 +62,7 @@ def test_each_machine_can_be_declared_and_would_be_taken_by_the_resource(machine
     declared = spec(machine=machine, region="us-central1")
     assert problems(declared) == []
     accelerator, count = declared.accelerator
-    assert list(machines.problems(machine, accelerator, count)) == []
+    assert list(machine_rules.problems(machine, accelerator, count)) == []
 
 
 def test_its_names_are_google_s() -> None:
@@ -100,7 +102,6 @@ def wrong(name: str, field: str, *says: str, **fields: Any) -> Case:
 
 T4 = {"machine": "n1-standard-8", "gpu": "T4"}
 A100 = {"machine": "a2-highgpu-1g", "gpu": "A100-40GB", "region": "us-central1"}
-IMAGE = f"europe-west4-docker.pkg.dev/p/images/vertex@sha256:{'0' * 64}"
 CASES = [
     wrong("T4 in a G2 machine", "gpu", "comes with L4", "Set machine to n1-standard-4", gpu="T4"),
     wrong("L4 in an N1 machine", "gpu", "comes with T4", "g2-standard-4", machine="n1-standard-8", gpu="L4"),
@@ -142,6 +143,7 @@ CASES = [
     wrong("no project", "project", project=None),
     wrong("a person as service account", "serviceAccount", "gserviceaccount.com", serviceAccount="me@example.com"),
     wrong("too long a start", "startTimeoutS", "7200", startTimeoutS=9000),
+    wrong("an image with a tag", "image", "sha256", image="a.pkg.dev/b/c:latest"),
     wrong("a canary with everything", "canary.percent", "1 to 99", canary={"image": IMAGE, "percent": 100}),
     wrong("a canary with a tag", "canary.image", "sha256", canary={"image": "a.pkg.dev/b/c:latest", "percent": 5}),
     wrong("spot as a text", "spot", spot="yes"),

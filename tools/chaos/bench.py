@@ -9,6 +9,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -105,6 +106,12 @@ def _killed(operation: Operation, call: int | None, moment: Moment | None, exten
             figures["unsettled"] += bool(result.unsettled)
     except AssertionError as error:
         _say(f"{operation}: FAULT: it fails when nobody kills it\n{error}")
+        figures["unsettled"] += 1
+    except subprocess.TimeoutExpired as error:
+        _say(f"{operation}: FAULT: `{' '.join(map(str, error.cmd))[:80]}` did not end within {error.timeout:g} s")
+        figures["unsettled"] += 1
+    if not figures["kills"] and not figures["unsettled"] and call is None and moment is None:
+        _say(f"{operation}: FAULT: nothing was killed")
         figures["unsettled"] += 1
     return figures
 

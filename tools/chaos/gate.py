@@ -20,12 +20,13 @@ class CallGate:
     """The `Gate` of one stand-in (tools/chaos/protocol.py).
 
     calls: the names of the calls since the last `open`; changing: the numbers of those that do not only read.
-    killed: whether Pulumi was killed since then.
+    killed: whether Pulumi was killed since then; missed: whether it should have been, and was not found.
     """
 
     calls: list[str] = field(default_factory=list)
     changing: set[int] = field(default_factory=set)
     killed: bool = False
+    missed: bool = False
     _wanted: tuple[int, Moment] | None = None
     _root: int = 0
     _aimed: threading.Event = field(default_factory=threading.Event)
@@ -35,7 +36,7 @@ class CallGate:
     def open(self, wanted: tuple[int, Moment] | None = None) -> None:
         """Begins to count anew; `wanted`: the call (the first is 0) at which to kill, and when at it."""
         with self._lock:
-            self.calls, self.changing, self.killed = [], set(), False
+            self.calls, self.changing, self.killed, self.missed = [], set(), False, False
             self._wanted, self._root, self._victims = wanted, 0, []
             self._aimed.clear()
 
@@ -59,7 +60,8 @@ class CallGate:
 
     def kill(self) -> None:
         with self._lock:
-            self.killed = bool(self._victims)  # at first: who waits for Pulumi's end looks at it as soon as it comes
+            # At first: who waits for Pulumi's end looks at it as soon as it comes.
+            self.killed, self.missed = bool(self._victims), not self._victims
             # Children last: Pulumi must not see its plugin die.
             for pid in reversed(self._victims):
                 with contextlib.suppress(ProcessLookupError):

@@ -207,13 +207,15 @@ class _Killing:
         running = project.start(*self._command)
         gate.aim(running.pid)
         output, _ = running.communicate(timeout=_COMMAND_TIMEOUT_S)
-        killed, calls = gate.killed, gate.calls
+        killed, missed, calls = gate.killed, gate.missed, gate.calls
         call = calls[number] if number < len(calls) else self.calls[number]
         complaints = len(platform.complaints())
         gate.open()
         unsettled = ""
         try:
             # A platform that refuses a call does not come to the moment after it.
+            if missed:
+                raise AssertionError(f"Pulumi was not found when it was to be killed\n{output}")
             if not killed and (running.returncode != 0 or number >= len(calls)):
                 raise AssertionError(f"the call was not made this time\n{output}")
             if killed and running.returncode != -signal.SIGKILL:

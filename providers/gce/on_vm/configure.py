@@ -56,7 +56,8 @@ def fetch(url: str, headers: Mapping[str, str], what: str, pause_s: float) -> by
                 break
         except (OSError, ValueError) as error:
             reason = str(getattr(error, "reason", error))
-        time.sleep(pause_s * 2**attempt)
+        if attempt + 1 < ATTEMPTS:
+            time.sleep(pause_s * 2**attempt)
     raise Trouble(f"{what} can't be read: {reason}", "see the VM's metadata and the rights of its service account")
 
 

@@ -7,10 +7,12 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from handlers.serving.errors import ServingError
+from handlers.vertex import batcher
 from handlers.vertex.batcher import Batcher
 from handlers.vertex.jobs import End, Job, Sampling, Token
 from handlers.vertex.mixed_model import Adapter, MixedModel, Tokens
@@ -92,7 +94,25 @@ def leaving_frees_the_row() -> dict[str, Any]:
     waited = not second.ended.is_set()
     first.job.cancelled.set()
     second.wait()
-    return {"waited": waited, "first": first.ended.is_set(), "rows": len(world.batcher.rows)}
+    behind = world.ask(None, world.prompts[0], max_tokens=100_000, ignore_eos=True)
+    assert behind.first.wait(60)
+    gone = [world.ask(None, world.prompts[0]) for _ in range(50)]
+    for each in gone:
+        each.job.cancelled.set()
+    # they go although the row is taken
+    emptied = soon(lambda: not world.batcher.waiting)
+    behind.job.cancelled.set()
+    return {
+        "waited": waited, "first": first.ended.is_set(), "gone": emptied, "rows": soon(lambda: not world.batcher.rows),
+    }  # fmt: skip
+
+
+def soon(true: Callable[[], bool]) -> bool:
+    for _ in range(6000):
+        if true():
+            return True
+        threading.Event().wait(0.01)
+    return False
 
 
 def adapters_come_and_go() -> dict[str, Any]:
@@ -131,6 +151,15 @@ def faults() -> dict[str, Any]:
     failed.wait()
     world.model.forward = whole  # type: ignore[method-assign]
     after = world.ask(None, world.prompts[0]).wait()
+    # of two, the one at work and the one that cannot be put beside it are both told
+    at_work = world.ask(None, world.prompts[0], max_tokens=100_000, ignore_eos=True)
+    assert at_work.first.wait(60)
+    layers, batcher.layers = batcher.layers, broken  # type: ignore[assignment]
+    unmerged = world.ask(None, world.prompts[1])
+    unmerged.wait()
+    at_work.wait()
+    batcher.layers = layers
+    after_both = world.ask(None, world.prompts[0]).wait()
     refused = None
     narrow = Adapter("narrow", DEMO / "adapters" / "checklist")
     narrow.tensors = {name: tensor[:, :7] if "lora_A" in name else tensor for name, tensor in narrow.tensors.items()}
@@ -144,7 +173,8 @@ def faults() -> dict[str, Any]:
     late.wait()
     return {
         "failed": failed.end.error if failed.end else None, "well after": after == good, "refused": refused,
-        "slots": len(world.model.slots), "late": late.end.error if late.end else None,
+        "unmerged": [each.end.error if each.end else None for each in (at_work, unmerged)],
+        "well again": after_both == good, "slots": len(world.model.slots), "late": late.end.error if late.end else None,
     }  # fmt: skip
 
 

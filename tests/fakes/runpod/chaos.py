@@ -106,6 +106,12 @@ class _Chaos:
                 settings={"runpodKey": "rpa_a-key-for-requests"},
             ),
             component(
+                "target-runpod-queue",
+                {"kind": "runpod-queue", "gpus": ["L4"], "image": f"registry.example.com/worker@sha256:{'2' * 64}"},
+                {"in-place": {"requestsPerWorker": 8}},
+                settings={"runpodKey": "rpa_a-key-for-requests"},
+            ),
+            component(
                 "target-runpod-pod",
                 {"kind": "runpod-pod", "gpu": "L4", "volumeGb": 50, "dataCenters": ["EU-RO-1"]},
             ),

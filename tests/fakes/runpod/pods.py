@@ -79,6 +79,7 @@ def act(pod: Thing, action: str) -> None:
         raise RefusedError(409, f"{action} is not possible while the pod is {pod['status']}")
     if action == "stop" and pod["locked"]:
         raise RefusedError(409, "pod is locked")
+    pod["globalNetworking"] = pod.pop("_networking", pod["globalNetworking"])
     become(pod, "EXITED" if action == "stop" else "STARTING")
 
 
@@ -92,7 +93,9 @@ def change(pod: Thing, body: Thing) -> None:
                 raise RefusedError(400, "volumeId is immutable")
         pod["mounts"] = copy.deepcopy(new_mounts)
     for key, value in body.items():
-        if key == "globalNetworking":
+        if key == "globalNetworking" and pod["status"] == "RUNNING":
+            pod["_networking"] = {"enabled": value}  # takes effect with the next start
+        elif key == "globalNetworking":
             pod[key] = {"enabled": value}
         elif key != "mounts":
             pod[key] = copy.deepcopy(value)

@@ -33,7 +33,13 @@ _RELEASE = {
     "baseModel": {"revision": "e" * 40},
     "adapters": {"easycontract": f"sha256:{'1' * 64}"},
 }
-_TARGET = {"kind": "vertex", "project": "p-tests", "region": "europe-west4", "machine": "g2-standard-8"}
+_TARGET = {
+    "kind": "vertex",
+    "image": f"{_IMAGES}:{'0' * 64}",
+    "project": "p-tests",
+    "region": "europe-west4",
+    "machine": "g2-standard-8",
+}
 
 
 class _GatedFaults(Faults):
