@@ -284,7 +284,8 @@ def test_the_component_makes_a_working_endpoint_with_a_canary(tmp_path: Path, fa
     project = StackProject(tmp_path / "project")
     (project.folder / "stacks" / "local.py").write_text(STACK)
     target: dict[str, Any] = {
-        "kind": "vertex", "image": IMAGE, "project": "p-tests", "region": "europe-west4", "machine": "g2-standard-8", "replicasMax": 2,
+        "kind": "vertex", "image": IMAGE,
+        "project": "p-tests", "region": "europe-west4", "machine": "g2-standard-8", "replicasMax": 2,
         "engine": {"maxModelLen": 512, "maxLoraRank": 16},
     }  # fmt: skip
 
