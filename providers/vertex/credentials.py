@@ -17,15 +17,16 @@ _HOW = f"run `gcloud auth application-default login`, or set {FILE_VARIABLE} to 
 _lock = threading.Lock()
 
 
-def token() -> str:
-    """A token for now: of the environment, else of the application default credentials, renewed where it is old.
+def headers() -> dict[str, str]:
+    """What a request shows who asks: a token of the environment, else of the application default credentials, renewed
+    where it is old. Those may also name the project whose quota counts: a person's are refused without it.
 
     Blocks while Google is asked. Raises kit.ResourceError if there are no credentials or they are refused.
     """
     given = os.environ.get(TOKEN_VARIABLE, "")
     if given:
         if given.isascii() and given.isprintable() and given.strip() == given:
-            return given
+            return {"authorization": f"Bearer {given}"}
         raise kit.ResourceError(
             f"the environment variable {TOKEN_VARIABLE} holds no token (its value is not shown)",
             next_action="set it again, without spaces or line ends around it, or take it away",
@@ -39,7 +40,9 @@ def token() -> str:
                 from google.auth.transport.requests import Request
 
                 found.refresh(Request())
-            return str(found.token)
+            shown: dict[str, str] = {}
+            found.apply(shown)
+            return shown
         except exceptions.DefaultCredentialsError:
             # Google's own text may quote the content of a file.
             raise missing() from None

@@ -101,9 +101,8 @@ def differing(found: DeployedModel, inputs: DeploymentInputs) -> list[str]:
     if metrics != wanted:
         mask.append("dedicatedResources.autoscalingMetricSpecs")
     if to_zero(found) != inputs.scale_to_zero:
-        mask.append("dedicatedResources.scaleToZeroSpec")
-        if inputs.scale_to_zero is not None:
-            mask.append("dedicatedResources.initialReplicaCount")
+        # What is named here and not in the request goes: the number is for what scales to zero alone.
+        mask += ["dedicatedResources.scaleToZeroSpec", "dedicatedResources.initialReplicaCount"]
     return mask
 
 

@@ -101,6 +101,14 @@ class Endpoint(kit.Resource[EndpointInputs, EndpointOutputs]):
         found = await _looked_up(ctx, client, resource_id)
         if found is None:
             return None
+        for each in found.deployed_models:
+            # A run that was killed while it replaced a deployment, and then taken back, leaves one that no state knows.
+            if marks.is_ours(each.display_name) and not found.traffic_split.get(each.id):
+                await ctx.warn(
+                    f"{each.display_name} ({each.id}) is deployed here and gets no requests; what runs is paid for\n"
+                    "  next: if no program declares it, `gcloud ai endpoints undeploy-model "
+                    f"{marks.last(resource_id)} --deployed-model-id={each.id} --region={api.location_of(resource_id)}`"
+                )
         return kit.Reading(_inputs(found, resource_id, inputs), _outputs(found, resource_id))
 
     async def update(

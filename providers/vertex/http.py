@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import random
+import ssl
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -112,7 +113,7 @@ class Http:
         import requests
 
         url = f"{self.url}{path}{'?' + urlencode(query) if query else ''}"
-        headers = {"authorization": f"Bearer {credentials.token()}", "accept": "application/json"}
+        headers = {**credentials.headers(), "accept": "application/json"}
         data = None
         if body is not None:
             headers["content-type"] = "application/json; charset=utf-8"
@@ -127,9 +128,9 @@ class Http:
                 return _Answer(answer.status_code, answer.headers.get("retry-after", ""), answer.content)
         except requests.exceptions.ConnectTimeout:
             raise _NotSentError("no connection within 10 s") from None
-        except requests.exceptions.SSLError:
-            raise _NotSentError("its certificate is not accepted") from None
         except requests.exceptions.ConnectionError as error:
+            if _not_trusted(error):
+                raise _NotSentError("its certificate is not accepted") from None
             if _never_connected(error):
                 raise _NotSentError("no connection") from None
             raise ConnectionError(str(error)) from None
@@ -145,6 +146,15 @@ def _never_connected(error: Exception) -> bool:
     cause = error.args[0] if error.args else None
     reason = cause.reason if isinstance(cause, MaxRetryError) else cause
     return isinstance(reason, NewConnectionError)
+
+
+def _not_trusted(error: Exception) -> bool:
+    """Whether the server's certificate was refused. Other errors of TLS may come after the request was sent."""
+    from urllib3.exceptions import MaxRetryError
+
+    cause = error.args[0] if error.args else None
+    reason = cause.reason if isinstance(cause, MaxRetryError) else cause
+    return any(isinstance(each, ssl.CertificateError) for each in getattr(reason, "args", ()))
 
 
 def connect(location: str) -> Http:

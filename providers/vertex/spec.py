@@ -71,7 +71,7 @@ Gpu = Annotated[str, Choice(tuple(reversed(_GPU_NAMES)))]
 
 
 class Canary(Model):
-    """Another image beside the release's, on machines of its own, for a part of the requests.
+    """Another image beside the target's, on machines of its own, for a part of the requests.
 
     Fields:
         image: the other image, by digest.
@@ -89,7 +89,7 @@ class VertexTarget(TargetSpec):
         image: the image `vertex` by its digest; the release's `image` is another one, without Vertex AI's own server.
         project: Google Cloud project; region: one of Vertex AI's, as in europe-west4.
         machine: machine type of a replica, as in g2-standard-8.
-        gpu, gpu_count: the replica's GPUs; without them, what the machine comes with.
+        gpu: the replica's GPU; without it, what the machine comes with. A replica has one, as its server uses one.
         spot: on machines that Google may take away at any time, for much less.
         replicas_min: replicas that always run and are always paid for; 0 needs idle_s.
         replicas_max: replicas at the same time at most.
@@ -101,7 +101,8 @@ class VertexTarget(TargetSpec):
         allowed_projects: projects that a private endpoint lets in; private_url: under which the router reaches it, as
             its address is given out by your own network.
         request_timeout_s: longest time of one request on a dedicated endpoint, in seconds.
-        service_account: whom the container acts as: it reads the bucket. Without it, Google's own account does.
+        service_account: whom the container acts as, who must be able to read the bucket and say there what it serves;
+            without it `lorafleet-vertex` of the project, which the stack `shared` makes.
         shared_memory_mb: of /dev/shm.
         access_logging: a line in Cloud Logging for each request, without its content.
         canary: another image for a part of the requests.
@@ -115,7 +116,6 @@ class VertexTarget(TargetSpec):
     region: Annotated[str, _REGION]
     machine: Annotated[str, _MACHINE]
     gpu: Gpu | None = None
-    gpu_count: Annotated[int, Whole(1, 16, "GPUs")] | None = None
     spot: Flag = False
     replicas_min: Annotated[int, Whole(0, 100, "replicas")] = 1
     replicas_max: Annotated[int, Whole(1, 100, "replicas")] = 1
@@ -134,11 +134,10 @@ class VertexTarget(TargetSpec):
     drain_timeout_s: Annotated[int, Whole(0, 600, "seconds")] = 30
 
     @property
-    def accelerator(self) -> tuple[str, int]:
-        """The GPU by Vertex AI's name, and how many a replica has."""
-        machine = machines.MACHINES[self.machine]
-        name = machine.gpu if self.gpu is None or find(machine.gpu).name == self.gpu else _GPU_NAMES[self.gpu]
-        return name, self.gpu_count or machine.counts[0]
+    def accelerator(self) -> str:
+        """The GPU by Vertex AI's name."""
+        own = machines.MACHINES[self.machine].gpu
+        return own if self.gpu is None or find(own).name == self.gpu else _GPU_NAMES[self.gpu]
 
     @property
     def timeout_s(self) -> int:
@@ -149,6 +148,16 @@ class VertexTarget(TargetSpec):
         yield from self._machine_problems()
         yield from self._model_problems(site.content_bytes)
         yield from self._replica_problems()
+        if self.service_account is None and self.project.isdigit():
+            yield (
+                ("serviceAccount",),
+                Problem(
+                    "the project's account cannot be named by the project's number",
+                    found=f"project {self.project}",
+                    allowed="the project's id, or serviceAccount",
+                    next_action="Set project to its id (`gcloud projects list`), or set serviceAccount.",
+                ),
+            )
         if self.access != "private-service-connect" and self.allowed_projects:
             yield (
                 ("allowedProjects",),
@@ -181,9 +190,9 @@ class VertexTarget(TargetSpec):
             )
 
     def _machine_problems(self) -> Iterator[tuple[FieldPath, Problem]]:
-        accelerator, count = self.accelerator
+        accelerator = self.accelerator
         machine = machines.MACHINES[self.machine]
-        fit = machines.machines_with(accelerator, count)
+        fit = machines.machines_with(accelerator, 1)
         if machine.gpu != accelerator:
             yield (
                 ("gpu",),
@@ -195,24 +204,27 @@ class VertexTarget(TargetSpec):
                 )
                 if fit
                 else Problem(
-                    f"{self.machine} has no {self.gpu}, and no machine has {count} of it",
+                    f"{self.machine} has no {self.gpu}, and no machine has one alone",
                     found=shown(self.gpu),
                     allowed=f"{find(machine.gpu).name} with {self.machine}",
-                    next_action="Take gpu and gpuCount away.",
+                    next_action="Take gpu away.",
                 ),
             )
             return
-        if count not in machine.counts:
-            other = f" `machine: {fit[0]}` has {count}." if fit else ""
+        if 1 not in machine.counts:
+            # vLLM is not told to spread the model, so the others would be paid for and idle.
+            one = [name for name, each in machines.MACHINES.items() if 1 in each.counts]
+            alike = [name for name in one if find(machines.MACHINES[name].gpu).name == find(accelerator).name] or one
             yield (
-                ("gpuCount",),
+                ("machine",),
                 Problem(
-                    f"{self.machine} does not come with so many GPUs",
-                    found=shown(count),
-                    allowed=f"{listed(machine.counts)} with {self.machine}",
-                    next_action=f"Take gpuCount away.{other}",
+                    f"{self.machine} comes with {machine.counts[0]} GPUs or more, and a server uses one",
+                    found=shown(self.machine),
+                    allowed=f"a machine with one GPU: {listed(alike[:6])}",
+                    next_action=f"Take {alike[0]}, and for more requests at once a larger replicasMax.",
                 ),
             )
+            return
         regions = machines.GPU_REGIONS.get(accelerator)
         if regions is not None and self.region not in regions:
             near = machines.nearest_region(self.region, regions)
@@ -237,8 +249,7 @@ class VertexTarget(TargetSpec):
             )
 
     def _model_problems(self, content_bytes: int | None) -> Iterator[tuple[FieldPath, Problem]]:
-        accelerator, count = self.accelerator
-        gpu = find(accelerator)
+        gpu = find(self.accelerator)
         if self.engine.dtype != "auto" and self.engine.dtype not in gpu.dtypes:
             yield (
                 ("engine", "dtype"),
@@ -259,16 +270,16 @@ class VertexTarget(TargetSpec):
                     next_action="Take engine.device away.",
                 ),
             )
-        usable = gpu.vram_gib * count * _USABLE_VRAM * 2**30
+        usable = gpu.vram_gib * _USABLE_VRAM * 2**30
         needed = (content_bytes or 0) + (self.engine.kv_cache_mib << 20)
         if needed > usable:
             larger = next((each for each in machines.MACHINES if _vram(each) * _USABLE_VRAM * 2**30 >= needed), None)
             yield (
                 ("machine",),
                 Problem(
-                    "the model and kvCacheMib do not fit into the memory of its GPUs",
-                    found=f"{self.machine} with {gpu.vram_gib * count} GiB, {-(-needed // 2**30)} GiB needed",
-                    allowed=f"GPUs of whose memory {_USABLE_VRAM:.0%} is enough",
+                    "the model and kvCacheMib do not fit into the memory of its GPU",
+                    found=f"{self.machine} with {gpu.vram_gib} GiB, {-(-needed // 2**30)} GiB needed",
+                    allowed=f"a GPU of whose memory {_USABLE_VRAM:.0%} is enough",
                     next_action=f"Lower kvCacheMib{f', or take {larger}' if larger else ''}.",
                 ),
             )
@@ -310,9 +321,9 @@ class VertexTarget(TargetSpec):
 
 
 def _vram(machine: str) -> int:
-    """GiB of all GPUs of a machine."""
+    """GiB of the one GPU of a machine; 0 for a machine with more."""
     found = machines.MACHINES[machine]
-    return find(found.gpu).vram_gib * found.counts[-1]
+    return find(found.gpu).vram_gib if 1 in found.counts else 0
 
 
 SPEC = VertexTarget

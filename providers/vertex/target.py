@@ -10,6 +10,7 @@ from lorafleet.plan import Plan, PlannedTarget
 from providers.kit.endpoint import Endpoint
 from providers.kit.program import Declared, declare
 from providers.launch import check, launch_file, variables
+from providers.shared.declaration import account_id
 from providers.stack import target as planned_target
 
 from . import resources
@@ -137,18 +138,18 @@ def _deployed(
         },
         inside,
     )
-    accelerator, count = spec.accelerator
     inputs: dict[str, Any] = {
         "endpoint": address.id,
         "model": pulumi.Output.concat(model.id, "@", model.version_alias),
         "machine_type": spec.machine,
-        "accelerator_type": accelerator,
-        "accelerator_count": count,
+        "accelerator_type": spec.accelerator,
+        "accelerator_count": 1,
         "spot": spec.spot,
         "min_replicas": spec.replicas_min,
         "max_replicas": spec.replicas_max,
         "metrics": [{"name": spec.scale_on, "target": spec.scale_target}] if spec.replicas_max > 1 else [],
-        "service_account": spec.service_account or "",
+        # Google's own account, which acts without one, can't read the bucket: each start would fail, and be paid for.
+        "service_account": spec.service_account or f"{account_id('vertex')}@{spec.project}.iam.gserviceaccount.com",
         "access_logging": spec.access_logging,
     }
     if spec.idle_s is not None:

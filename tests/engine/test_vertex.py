@@ -315,6 +315,8 @@ def test_the_component_makes_a_working_endpoint_with_a_canary(tmp_path: Path, fa
     [command] = spec["command"]
     assert (ROOT / "images" / "vertex" / Path(command).name).is_file(), "the image has no such command"
     env = {each["name"]: each["value"] for each in spec["env"]}
+    [deployed] = endpoint["deployedModels"]
+    assert deployed["serviceAccount"] == "lorafleet-vertex@p-tests.iam.gserviceaccount.com"
     launch = parse(json.loads(env["LORAFLEET_CONFIG"]))
     assert launch.target == "governed" and not launch.api_key_sha256
 

@@ -104,7 +104,7 @@ async def test_a_wrong_token_is_not_shown(fake: Fake, monkeypatch: pytest.Monkey
 def test_what_is_no_token(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     monkeypatch.setenv(credentials.TOKEN_VARIABLE, token)
     with pytest.raises(kit.ResourceError, match="GOOGLE_OAUTH_ACCESS_TOKEN holds no token") as error:
-        credentials.token()
+        credentials.headers()
     assert not token.strip() or token.strip() not in str(error.value)
 
 
@@ -123,7 +123,7 @@ def without_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
 
 async def test_without_credentials_one_line_names_what_is_missing(without_credentials: Path) -> None:
     with pytest.raises(kit.ResourceError, match="there are no Google credentials") as error:
-        credentials.token()
+        credentials.headers()
     assert "gcloud auth application-default login" in error.value.next_action
     run = Run(Endpoint)
     await credentials.warn_without(run.context())
@@ -137,7 +137,7 @@ def test_a_file_that_holds_no_credentials_is_not_quoted(
     file.write_text('{"type": "service_account", "private_key": "a-secret-key", "client_email": "x"}')
     monkeypatch.setenv(credentials.FILE_VARIABLE, str(file))
     with pytest.raises(kit.ResourceError) as error:
-        credentials.token()
+        credentials.headers()
     assert "a-secret-key" not in str(error.value)
     assert error.value.__suppress_context__
 

@@ -256,6 +256,29 @@ async def test_traffic_moves_before_the_old_one_goes_and_needs_what_is_deployed(
     assert await Run(Traffic).read(name, traffic) is None
 
 
+async def test_what_scales_to_zero_can_be_made_to_stay_up_and_back(fake: Fake) -> None:
+    endpoint, inputs = await furnished(fake)
+    sleeper = {**inputs, "minReplicas": 0, "scaleToZero": {"idleS": 600}}
+    deployment = await Run(Deployment).create(sleeper)
+    for old, new in ((sleeper, inputs), (inputs, sleeper), (sleeper, {**sleeper, "scaleToZero": {"idleS": 900}})):
+        await Run(Deployment).update(deployment, old, new)
+        reading = await Run(Deployment).read(deployment, new)
+        assert reading is not None and reading.inputs == Run(Deployment).load(new)
+        [made] = fake.cloud.endpoints[endpoint]["deployedModels"]
+        assert ("initialReplicaCount" in made["dedicatedResources"]) == ("scaleToZero" in new)
+
+
+async def test_a_refresh_tells_of_what_is_paid_for_and_gets_no_requests(fake: Fake) -> None:
+    endpoint, inputs = await furnished(fake)
+    first = (await Run(Deployment).create(inputs)).rpartition("/")[2]
+    second = (await Run(Deployment, "canary").create({**inputs, "name": "canary-12345678"})).rpartition("/")[2]
+    await Run(Traffic).create({"endpoint": endpoint, "split": [{"deployedModelId": first, "percent": 100}]})
+    run = Run(Endpoint)
+    await run.read(endpoint, ENDPOINT)
+    [told] = run.said
+    assert told.startswith("canary-12345678-lf") and f"--deployed-model-id={second} --region=europe-west4" in told
+
+
 def test_a_share_that_is_free_goes_to_who_has_most() -> None:
     assert without({"1": 60, "2": 30, "3": 10}, "3") == {"1": 70, "2": 30}
     assert without({"1": 100}, "1") == {}

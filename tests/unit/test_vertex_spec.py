@@ -49,20 +49,18 @@ def test_it_is_found_by_its_folder() -> None:
     assert problems(spec()) == []
 
 
-def test_a_machine_brings_its_gpus() -> None:
-    assert spec().accelerator == ("NVIDIA_L4", 1)
-    assert spec(machine="g2-standard-24").accelerator == ("NVIDIA_L4", 2)
-    assert spec(machine="n1-standard-8", gpu="T4", gpuCount=2).accelerator == ("NVIDIA_TESLA_T4", 2)
-    assert spec(machine="a3-megagpu-8g", gpu="H100").accelerator == ("NVIDIA_H100_MEGA_80GB", 8)
-    assert problems(spec(machine="a3-megagpu-8g", gpu="H100", region="us-central1")) == []
+def test_a_machine_brings_its_gpu() -> None:
+    assert spec().accelerator == "NVIDIA_L4"
+    assert spec(machine="n1-standard-8", gpu="T4").accelerator == "NVIDIA_TESLA_T4"
+    assert spec(machine="a3-highgpu-1g", gpu="H100").accelerator == "NVIDIA_H100_80GB"
 
 
 @pytest.mark.parametrize("machine", machines.MACHINES)
 def test_each_machine_can_be_declared_and_would_be_taken_by_the_resource(machine: str) -> None:
-    declared = spec(machine=machine, region="us-central1")
-    assert problems(declared) == []
-    accelerator, count = declared.accelerator
-    assert list(machine_rules.problems(machine, accelerator, count)) == []
+    """But for those whose GPUs a server would leave idle."""
+    declared, counts = spec(machine=machine, region="us-central1"), machines.MACHINES[machine].counts
+    assert problems(declared) == ([] if 1 in counts else ["machine"])
+    assert list(machine_rules.problems(machine, declared.accelerator, counts[0])) == []
 
 
 def test_its_names_are_google_s() -> None:
@@ -107,10 +105,12 @@ CASES = [
     wrong("L4 in an N1 machine", "gpu", "comes with T4", "g2-standard-4", machine="n1-standard-8", gpu="L4"),
     wrong("L4 in an A2 machine", "gpu", "comes with A100-40GB", "g2-standard-4", machine="a2-highgpu-1g", gpu="L4"),
     wrong("A100 of the other size", "gpu", "a2-ultragpu-1g", machine="a2-highgpu-1g", gpu="A100-80GB"),
-    wrong("two L4 where there is one", "gpuCount", "1 with g2-standard-8", "machine: g2-standard-24", gpuCount=2),
-    wrong("one L4 where there are four", "gpuCount", "4 with", "g2-standard-4", machine="g2-standard-48", gpuCount=1),
-    wrong("three T4", "gpuCount", "1, 2 or 4 with n1-standard-8", **T4, gpuCount=3),
-    wrong("one T4 in 32 CPUs", "gpuCount", "2 or 4", machine="n1-standard-32", gpu="T4", gpuCount=1),
+    wrong("two L4", "machine", "uses one", "g2-standard-4", "larger replicasMax", machine="g2-standard-24"),
+    wrong("two T4 at least", "machine", "2 GPUs or more", "n1-standard-4", machine="n1-standard-32", gpu="T4"),
+    wrong("eight H100", "machine", "a3-highgpu-1g", machine="a3-megagpu-8g", region="us-central1"),
+    wrong("eight of a GPU that comes in eights alone", "machine", "one GPU", machine="a4-highgpu-8g"),
+    wrong("a GPU that comes in eights alone", "gpu", "no machine has one alone", "Take gpu away", gpu="H200"),
+    wrong("a number of GPUs", "gpuCount", "no such key", gpuCount=2),
     wrong("a GPU that does not exist", "gpu", 'Did you mean "L4"', gpu="L44"),
     wrong("a GPU that Vertex AI has not", "gpu", "T4", gpu="L40S"),
     wrong("Google's name of a GPU", "gpu", "H100", gpu="NVIDIA_H100_80GB"),
@@ -119,7 +119,7 @@ CASES = [
     wrong("a machine that is too small for a GPU", "machine", machine="n1-standard-1"),
     wrong("bfloat16 on T4", "engine.dtype", "float16", "g2-standard-8", **T4, engine={"dtype": "bfloat16"}),
     wrong("on a CPU", "engine.device", "auto or cuda", engine={"device": "cpu"}),
-    wrong("a cache that is too large", "machine", "g2-standard-24", engine={"kvCacheMib": 24_000}),
+    wrong("a cache that is too large", "machine", "take a2-highgpu-1g", engine={"kvCacheMib": 24_000}),
     wrong("a region that does not exist", "region", 'Did you mean "europe-west4"', region="europe-west-4"),
     wrong("a zone", "region", 'Did you mean "europe-west4"', region="europe-west4-a"),
     wrong("no L4 there", "region", "The nearest one with it is europe-west1", region="europe-west9"),
@@ -141,6 +141,7 @@ CASES = [
     wrong("too much shared memory", "sharedMemoryMb", "at most 16000", sharedMemoryMb=20_000),
     wrong("a project's name", "project", "gcloud projects list", project="My Project"),
     wrong("no project", "project", project=None),
+    wrong("a project's number alone", "serviceAccount", "Set project to its id", project="123456789012"),
     wrong("a person as service account", "serviceAccount", "gserviceaccount.com", serviceAccount="me@example.com"),
     wrong("too long a start", "startTimeoutS", "7200", startTimeoutS=9000),
     wrong("an image with a tag", "image", "sha256", image="a.pkg.dev/b/c:latest"),
@@ -175,7 +176,8 @@ def test_one_clear_error_with_the_nearest_valid_one(case: Case, project: Project
 
 
 RIGHT: list[Callable[[], VertexTarget]] = [
-    lambda: spec(**T4, gpuCount=4),
+    lambda: spec(**T4),
+    lambda: spec(project="123456789012", serviceAccount="lorafleet-vertex@my-project-123.iam.gserviceaccount.com"),
     lambda: spec(replicasMin=0, idleS=300, replicasMax=4, scaleOn="vllm-cache", scaleTarget=80),
     lambda: spec(access="shared"),
     lambda: spec(access="private-service-connect", allowedProjects=["p-others"], privateUrl="http://10.0.0.5"),
@@ -195,6 +197,6 @@ def test_a_request_s_time_is_told_to_dedicated_endpoints_alone() -> None:
 
 
 def test_no_value_is_converted() -> None:
-    for fields in ({"gpuCount": "1"}, {"replicasMax": 1.0}, {"spot": 1}, {"project": 123456}):
+    for fields in ({"replicasMax": "1"}, {"replicasMax": 1.0}, {"spot": 1}, {"project": 123456}):
         with pytest.raises(ValidationError):
             spec(**fields)

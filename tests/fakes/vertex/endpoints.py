@@ -166,6 +166,8 @@ def _check_replicas(resources: Thing, version: str) -> None:
         raise RefusedError("INVALID_ARGUMENT", "max_replica_count is less than min_replica_count")
     if low > 0 and "scaleToZeroSpec" in resources:
         raise RefusedError("INVALID_ARGUMENT", "scale_to_zero_spec needs min_replica_count 0")
+    if low > 0 and resources.get("initialReplicaCount"):
+        raise RefusedError("INVALID_ARGUMENT", "initial_replica_count needs min_replica_count 0")
     for period in resources.get("scaleToZeroSpec", {}).values():
         if not 300 <= float(period[:-1]) <= 28800:
             raise RefusedError("INVALID_ARGUMENT", "periods are from 300 s to 28800 s")
